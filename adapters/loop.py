@@ -1,0 +1,72 @@
+"""The plain loop: batches that drive a task's events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fgadahat_hooks.errors import BadCallError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from fgadahat_hooks.task import Task
+
+T = TypeVar("T")
+
+
+def batches(
+    task: Task, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False
+) -> Iterator[T]:
+    """Go over one epoch of a loader and drive the task's batch events; `task.batches` is the same.
+
+    Args:
+        task: The running task.
+        loader: A `DataLoader` or any iterable of batches.
+        num_batches: Number of batches; needed if the loader has no length.
+        progress: Show a progress bar (needs `rich`; silent when not on a terminal).
+
+    Raises:
+        BadCallError: The number of batches cannot be told, or the loader gives more than that.
+        MissingDependencyError: `progress` is asked for and `rich` is not installed.
+    """
+    total = _length(loader, num_batches)
+    source = _with_progress(loader, total, str(task.id)) if progress else loader
+    return _drive(task, source, total)
+
+
+def _drive(task: Task, loader: Iterable[T], total: int) -> Iterator[T]:
+    for number, batch in enumerate(loader, start=1):
+        if number > total:
+            raise BadCallError(
+                f"Expected at most {total} batches, but the loader gave another one. Pass the true num_batches: the "
+                "gates reach their largest scale on the last batch."
+            )
+        task.begin_batch(number, total)
+        yield batch
+        task.end_batch()
+
+
+def _length(loader: Iterable[Any], num_batches: int | None) -> int:
+    if num_batches is not None:
+        if not isinstance(num_batches, int) or isinstance(num_batches, bool) or num_batches < 1:
+            raise BadCallError(f"Expected `num_batches` to be a whole number of at least 1, but got {num_batches!r}.")
+        return num_batches
+    try:
+        if isinstance(loader, Sized):
+            return len(loader)
+    except TypeError:  # a DataLoader over an IterableDataset has __len__ and refuses it
+        pass
+    raise BadCallError(
+        f"Expected `num_batches` for a loader without a length ({type(loader).__name__}): the gates are annealed over "
+        "the batches of an epoch. Pass task.batches(loader, num_batches=...)."
+    )
+
+
+def _with_progress(loader: Iterable[T], total: int, label: str) -> Iterable[T]:
+    try:
+        from rich.progress import track
+    except ImportError as error:
+        raise MissingDependencyError("progress=True needs the package rich: pip install rich") from error
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return track(loader, description=label, total=total, console=console, disable=not console.is_terminal)

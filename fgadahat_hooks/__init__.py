@@ -1,0 +1,46 @@
+"""Learn task after task on your own model without forgetting: HAT, AdaHAT and FG-AdaHAT gates by hooks."""
+
+from fgadahat_hooks import importance, registry
+from fgadahat_hooks import tables as _tables
+from fgadahat_hooks.attach import attach
+from fgadahat_hooks.callbacks import (
+    Callback,
+    GradientAdjustCallback,
+    ImportanceCallback,
+    SummationCallback,
+    TaskContext,
+)
+from fgadahat_hooks.errors import FgadahatError
+from fgadahat_hooks.importance import Measure, register_measure
+from fgadahat_hooks.plan import Plan, plan
+from fgadahat_hooks.presets import preset
+from fgadahat_hooks.session import Session
+from fgadahat_hooks.spec import AttachSpec
+from fgadahat_hooks.spec_io import dump_spec, json_schema, load_spec
+from fgadahat_hooks.task import Task
+from fgadahat_hooks.verify import VerifyReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttachSpec",
+    "Callback",
+    "FgadahatError",
+    "GradientAdjustCallback",
+    "ImportanceCallback",
+    "Measure",
+    "Plan",
+    "Session",
+    "SummationCallback",
+    "Task",
+    "TaskContext",
+    "VerifyReport",
+    "attach",
+    "dump_spec",
+    "json_schema",
+    "load_spec",
+    "plan",
+    "preset",
+    "register_measure",
+    "registry",
+]

@@ -1,0 +1,293 @@
+"""Install gates on a model: check everything first, then change it, take all back if that fails."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fgadahat_hooks.callbacks import (
+    Callback,
+    CallbackList,
+    GradientAdjustCallback,
+    ImportanceCallback,
+    SummationCallback,
+)
+from fgadahat_hooks.callbacks.importance import check_readable
+from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
+from fgadahat_hooks.gate import GATE, Gate, GateContext, install_fold, install_norm, install_output
+from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.guard import OptimizerGuard
+from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.policy import classify
+from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.session import Session
+from fgadahat_hooks.spec import AttachSpec, to_spec
+from fgadahat_hooks.task_tensors import TaskTensors
+from fgadahat_hooks.targets import Targets, find_targets
+from fgadahat_hooks.trace import ExampleInputs, gateable_layers, trace
+
+
+def attach(
+    model: nn.Module,
+    spec: Any = None,
+    example_inputs: ExampleInputs | None = None,
+    callbacks: Iterable[Callback] | None = None,
+) -> Session:
+    """Install Hard-Attention-to-the-Task gates on a model, in place, by hooks.
+
+    The model keeps its class, its forward and its `state_dict` keys; each gated layer gets one child module with the
+    task embedding. Attach before the optimizer is built and before DDP or `prepare`.
+
+    Args:
+        model: Any module. Layers are found by name (`gates.targets` in the spec).
+        spec: An `AttachSpec` or a dict; all defaults when left out. `load_spec` reads a file.
+        example_inputs: What to trace the model with: a tensor, a tuple of positional arguments, a dict of keyword
+            arguments, or a function that takes the model and calls it. When left out, the first batch is traced.
+        callbacks: What acts at the events of a task; the list that the spec asks for when left out.
+
+    Returns:
+        The session, through which everything else is done.
+
+    Raises:
+        SpecError: The spec is not valid; all problems at once.
+        MatchError: Names in the spec do not fit the model.
+        AlreadyAttachedError: The model carries gates already.
+        TraceError: The forward raised on the example inputs.
+        CapabilityError: The measure cannot be computed on this model.
+
+    Example:
+        >>> import torch, fgadahat_hooks as fh
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> session = fh.attach(model, {"adjustment": {"mode": "hat"}}, torch.randn(1, 4))
+        >>> session.graph.heads
+        ('2',)
+    """
+    if not isinstance(model, nn.Module):
+        raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
+    spec = to_spec({} if spec is None else spec)
+    _check_free(model)
+    targets = find_targets(model, spec)
+    listed = CallbackList(default_callbacks(spec) if callbacks is None else _checked(callbacks))
+    graph = None if example_inputs is None else trace(model, example_inputs, targets.request(spec))
+    if graph is not None:
+        check_capabilities(listed, graph)
+    hooks = HookSet()
+    try:
+        return _install(model, spec, targets, listed, graph, example_inputs, hooks)
+    except BaseException:
+        hooks.close()
+        raise
+
+
+def default_callbacks(spec: AttachSpec) -> list[Callback]:
+    """Return the callbacks a spec asks for: importance and summation only where a mode uses them."""
+    adjust = GradientAdjustCallback(spec.adjustment)
+    if spec.adjustment.mode != "fg_adahat":
+        return [adjust]
+    importance = ImportanceCallback(spec.importance, spec.adjustment.base_importance)
+    return [importance, SummationCallback(spec.summation), adjust]
+
+
+def check_capabilities(callbacks: CallbackList, graph: UnitGraph) -> None:
+    """Refuse, before anything is changed, a measure that this model does not allow.
+
+    Raises:
+        CapabilityError: Names the layers and what to use instead.
+    """
+    for callback in callbacks.items:
+        if isinstance(callback, ImportanceCallback) and "activation" in callback.measure.needs:
+            check_readable(callback.measure.name, graph)
+
+
+def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
+    items = list(callbacks)
+    wrong = [type(c).__name__ for c in items if not isinstance(c, Callback)]
+    if wrong:
+        raise BadCallError(
+            f"Expected every callback to be an instance of fgadahat_hooks.Callback, but got {', '.join(wrong)}. "
+            "Pass instances, not classes."
+        )
+    return items
+
+
+def _check_free(model: nn.Module) -> None:
+    gated = [name for name, module in model.named_modules() if isinstance(module, Gate)]
+    if gated:
+        raise AlreadyAttachedError(
+            f"The model carries {len(gated)} gates already, first '{gated[0]}'. Call `session.detach()` on its session "
+            "before attaching again; a copy of an attached model cannot be attached either."
+        )
+
+
+# ------------------------------------------------------------------ installation
+def _install(
+    model: nn.Module,
+    spec: AttachSpec,
+    targets: Targets,
+    callbacks: CallbackList,
+    graph: UnitGraph | None,
+    example_inputs: ExampleInputs | None,
+    hooks: HookSet,
+) -> Session:
+    context = GateContext(spec.gates.s_max, spec.gates.clamp_threshold)
+    layers = gateable_layers(model)
+    gated = targets.names if graph is None else list(graph.layers)
+    gates = {}
+    for name in gated:
+        module, kind = layers[name]
+        gates[name] = Gate(name, module.get_parameter("weight"), kind.units(module), kind.unit_axis, context)
+        gates[name].train(module.training)
+        hooks.child(module, GATE, gates[name])
+    runtime = Runtime(model, spec, gates, context, callbacks, hooks)
+    if graph is not None:
+        finish(runtime, graph, example_inputs)
+    else:
+        _trace_first_batch(runtime, targets)
+    OptimizerGuard(runtime)
+    return Session(runtime)
+
+
+def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
+    """Put gates to work where the trace says they must act, and classify every tensor."""
+    model = runtime.model
+    rows: dict[str, list[tuple[nn.Module, Gate]]] = {}
+    for name, layer in graph.layers.items():
+        for site in layer.sites:
+            module, gate = model.get_submodule(site), runtime.gates[name]
+            if layer.position == "output":
+                install_output(runtime.hooks, module)
+            elif layer.position == "after_norm":
+                install_norm(runtime.hooks, module, gate)
+            else:
+                rows.setdefault(site, []).append((model.get_submodule(name), gate))
+    for site, folds in rows.items():
+        install_fold(runtime.hooks, model.get_submodule(site), folds)
+    runtime.graph = graph
+    runtime.example_inputs = example_inputs
+    runtime.policies = classify(model, graph, runtime.spec)
+    per_task = [p.name for p in runtime.policies if p.protection == "per_task"]
+    runtime.tensors = TaskTensors(model, per_task)
+    norms = [p.name for p in runtime.policies if p.protection == "per_task" and p.role == "norm"]
+    runtime.initial = TaskTensors(model, norms).copy()
+    runtime.tied = _tied(model, graph.heads)
+    runtime.num_classes = _outputs(model, graph.heads)
+    runtime.traced = True
+    if runtime.spec.norms == "freeze":
+        _freeze_norms(runtime)
+
+
+def _tied(model: nn.Module, heads: tuple[str, ...]) -> set[int]:
+    inside = {id(m) for head in heads for m in model.get_submodule(head).modules()}
+    outside = {id(p) for m in model.modules() if id(m) not in inside for p in m._parameters.values() if p is not None}
+    return outside & {id(p) for head in heads for p in model.get_submodule(head).parameters()}
+
+
+def _outputs(model: nn.Module, heads: tuple[str, ...]) -> int | None:
+    modules = [model.get_submodule(name) for name in heads]
+    if len(modules) != 1 or not isinstance(modules[0], nn.Linear | nn.Conv2d):
+        return None
+    return int(modules[0].weight.shape[0])
+
+
+# ------------------------------------------------------------------ norms that stay as the first task left them
+class _FrozenNorm:
+    """Runs a norm in evaluation mode once a task is finished, so that its running statistics rest."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._training: list[bool] = []
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        runtime = self._runtime()
+        self._training.append(module.training)
+        if runtime is not None and runtime.state.records:
+            module.training = False
+
+    def leave(self, module: nn.Module, _: Any, __: Any) -> None:
+        if self._training:
+            module.training = self._training.pop()
+
+    def __deepcopy__(self, memo: Any) -> _FrozenNorm:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (_FrozenNorm._inert, ())
+
+    @staticmethod
+    def _inert() -> Any:
+        return _FrozenNorm.__new__(_FrozenNorm)
+
+
+def _freeze_norms(runtime: Runtime) -> None:
+    for owner in {p.owner for p in runtime.policies if p.role == "norm"}:
+        module = runtime.model.get_submodule(owner)
+        frozen = _FrozenNorm(runtime)
+        runtime.hooks.forward_pre(module, frozen.enter)
+        runtime.hooks.forward(module, frozen.leave, always=True)
+
+
+# ------------------------------------------------------------------ without example inputs
+class _FirstBatch:
+    """Traces the first batch that reaches the model, then steps aside."""
+
+    def __init__(self, runtime: Runtime, targets: Targets) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._targets = targets
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        runtime = self._runtime()
+        if runtime is None or runtime.traced or runtime.detached:
+            return
+        example = _few_samples((args, kwargs))
+        runtime.traced = True
+        mode, runtime.gate_context.mode = runtime.gate_context.mode, type(runtime.gate_context.mode).OPEN
+        try:
+            inputs = lambda m: m(*example[0], **example[1])  # noqa: E731
+            graph = trace(model, inputs, self._targets.request(runtime.spec))
+            check_capabilities(runtime.callbacks, graph)
+        except BaseException:
+            runtime.traced = False
+            raise
+        finally:
+            runtime.gate_context.mode = mode
+        self._settle(runtime, graph, example)
+
+    def _settle(self, runtime: Runtime, graph: UnitGraph, example: Any) -> None:
+        for name in [n for n in runtime.gates if n not in graph.layers]:
+            runtime.gates.pop(name)
+            runtime.model.get_submodule(name)._modules.pop(GATE, None)
+        finish(runtime, graph, lambda m: m(*example[0], **example[1]))
+        if runtime.task is not None:
+            runtime.task.context()
+
+    def __deepcopy__(self, memo: Any) -> _FirstBatch:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (_no_trace, ())
+
+
+def _no_trace() -> Any:
+    return _ignore
+
+
+def _ignore(*_: Any) -> None:
+    return None
+
+
+def _trace_first_batch(runtime: Runtime, targets: Targets) -> None:
+    handle = runtime.model.register_forward_pre_hook(_FirstBatch(runtime, targets), prepend=True, with_kwargs=True)
+    runtime.hooks.add(handle)
+
+
+def _few_samples(tree: Any, keep: int = 2) -> Any:
+    """Cut a batch to a few samples where all its tensors agree on how many there are, to trace in less time."""
+    leaves = [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
+    sizes = {t.shape[0] if t.dim() else 0 for t in leaves}
+    if len(sizes) != 1 or sizes.pop() <= keep:
+        return pytree.tree_map_only(Tensor, lambda t: t.detach(), tree)
+    return pytree.tree_map_only(Tensor, lambda t: t.detach()[:keep].clone(), tree)

@@ -1,0 +1,168 @@
+"""Measures each unit's importance for the running task (FG-AdaHAT Eq. 4 to 6)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fgadahat_hooks import registry
+from fgadahat_hooks.callbacks.base import Callback, GatedLayer, TaskContext, optimizer_parameters
+from fgadahat_hooks.errors import CapabilityError, NonFiniteError
+from fgadahat_hooks.functional.scale import finish_importance, min_max
+from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
+from fgadahat_hooks.spec import to_importance
+
+
+class ImportanceCallback(Callback):
+    """Accumulates a measure over the steps of a task.
+
+    One step: the raw measure of each layer on the weights before the step and the gradients before any adjustment,
+    scaled to [0, 1] within the layer, times the training mask, added up. At the end of the task: the mean over the
+    measured steps, plus the base importance, zero outside the task's mask.
+
+    Args:
+        spec: Block `importance` of a spec, or a dict.
+        base_importance: `b_I` >= 0, added to every unit at the end of the task (FG-AdaHAT Eq. 6).
+    """
+
+    key: ClassVar[str] = "importance"
+    priority: ClassVar[int] = 10
+
+    def __init__(self, spec: Any = None, base_importance: float = 0.01) -> None:
+        """Look the measure up and check its parameters."""
+        self.spec = to_importance({} if spec is None else spec)
+        self.base_importance = base_importance
+        self.measure: Measure = registry.measures.get(self.spec.type)(**self.spec.params)
+        if self.spec.gradient == "adjusted":
+            self.priority = 95  # type: ignore[misc]  # after the adjustment, as the reference has it
+        self._reset()
+
+    def _reset(self) -> None:
+        self._total: Tensor | None = None
+        self._measured = 0
+        self._steps = 0
+        self._activations: dict[str, tuple[Tensor, float]] = {}
+
+    # ---------------------------------------------------------------- events
+    def on_task_start(self, context: TaskContext) -> None:
+        """Start from nothing; watch the outputs if the measure needs them.
+
+        Raises:
+            CapabilityError: The measure needs the output of a layer whose output no module shows.
+        """
+        self._reset()
+        if "activation" in self.measure.needs:
+            check_readable(self.measure.name, context.graph)
+            for layer in context.layers.values():
+                self._watch(context, layer)
+
+    def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
+        """Measure this step, on the layers whose weights the optimizer steps."""
+        held = optimizer_parameters(optimizer)
+        layers = [layer for layer in context.layers.values() if id(layer.weight) in held]
+        if not layers:
+            return
+        if self._steps % self.spec.every_n_steps == 0:
+            self._accumulate(context, layers)
+            self._measured += 1
+        self._steps += 1
+        self._activations.clear()
+
+    def on_task_end(self, context: TaskContext) -> None:
+        """Put the task's importance into its record."""
+        if self._total is not None and self._measured:
+            mask = context.graph.join(context.record.masks).to(self._total) if self.spec.filter_unmasked else None
+            done = finish_importance(self._total, self._measured, self.base_importance, mask)
+            context.record.importance = {n: v.clone() for n, v in context.graph.split(done).items()}
+        self._reset()
+
+    def on_task_abort(self, context: TaskContext) -> None:
+        """Forget the accumulated steps."""
+        self._reset()
+
+    # ---------------------------------------------------------------- one step
+    def _accumulate(self, context: TaskContext, layers: list[GatedLayer]) -> None:
+        with torch.no_grad():
+            raw = {layer.info.name: self.measure.compute(self._view(context, layer)) for layer in layers}
+            step = torch.zeros_like(context.cumulative)
+            for layer in layers:
+                at = layer.info.offset
+                step[at : at + layer.info.units] = min_max(raw[layer.info.name].to(step))
+            if not bool(torch.isfinite(torch.cat(list(raw.values()))).all()):
+                raise NonFiniteError(self._complain(context, raw))
+            if self.spec.multiply_training_mask:
+                step *= context.soft_masks().to(step)
+            self._total = step if self._total is None else self._total + step
+
+    def _complain(self, context: TaskContext, raw: dict[str, Tensor]) -> str:
+        bad = [name for name, value in raw.items() if not bool(torch.isfinite(value).all())]
+        return (
+            f"Measure '{self.spec.type}' gave NaN or infinity for layer '{bad[0]}' in step {self._steps + 1} of task "
+            f"{context.task!r} ({len(bad)} of {len(raw)} layers). Nothing was added to the importance and no parameter "
+            "was changed. The loss or its gradients are not finite: lower the learning rate, or clip gradients."
+        )
+
+    def _view(self, context: TaskContext, layer: GatedLayer) -> LayerView:
+        name = layer.info.name
+        consumers: tuple[ConsumerView, ...] = ()
+        if "consumers" in self.measure.needs:
+            consumers = tuple(
+                ConsumerView(c.layer, module, kind, module.weight, module.weight.grad, c.unit, c.feature)  # type: ignore[arg-type]
+                for c in context.graph.consumers(name)
+                for module, kind in (context.readers[c.layer],)
+            )
+        total, count = self._activations.get(name, (None, 0.0))
+        activation = None if total is None else total / count
+        weight = layer.weight
+        return LayerView(name, layer.module, layer.kind, layer.info.units, weight, weight.grad, activation, consumers)
+
+    # ---------------------------------------------------------------- activations
+    def _watch(self, context: TaskContext, layer: GatedLayer) -> None:
+        """Keep the mean of `|h|` of each forward that will be trained on."""
+        name, axis, activation = layer.info.name, layer.info.read_axis, layer.info.activation
+
+        def see(_: nn.Module, __: Any, output: Any) -> None:
+            output = output[0] if isinstance(output, tuple) else output
+            if not torch.is_grad_enabled() or not layer.gate.training:
+                return
+            with torch.no_grad():
+                h = output.detach() if activation is None else activation(output.detach())
+                mean = h.abs().mean([d for d in range(h.dim()) if d != axis % h.dim()], dtype=layer.gate.embedding.dtype)
+                before, count = self._activations.get(name, (0.0, 0.0))
+                self._activations[name] = (before + mean * h.shape[0], count + h.shape[0])
+
+        if layer.reader is not None:
+            context.hooks.forward(layer.reader, see)
+
+    @property
+    def allows_closure(self) -> bool:
+        """Never: the gradients of the step must exist before it."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of the running task."""
+        return {"total": self._total, "measured": self._measured, "steps": self._steps}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Take the sums of a running task back."""
+        self._total, self._measured, self._steps = state["total"], state["measured"], state["steps"]
+
+
+def check_readable(measure: str, graph: UnitGraph) -> None:
+    """Refuse a measure of activations if some layer's output is shown by no module.
+
+    Raises:
+        CapabilityError: Names the layers and what to use instead.
+    """
+    hidden = [name for name, layer in graph.layers.items() if layer.read is None]
+    if hidden:
+        raise CapabilityError(
+            f"Measure '{measure}' needs the activations of {len(hidden)} layer(s) that the model uses functionally, so "
+            f"that no module puts them out: {', '.join(hidden[:5])}{', ...' if len(hidden) > 5 else ''}. Choose a "
+            "measure of weights or gradients, e.g. importance.type: 'input_weight_abs_sum', or add these layers to "
+            "gates.exclude."
+        )

@@ -1,0 +1,163 @@
+"""Every error this library raises on purpose; the class name tells the remedy.
+
+FgadahatError
+├── SpecError (ValueError)                a spec is not valid; lists all problems
+├── UnknownNameError (LookupError)        a registry has no such name
+├── DuplicateNameError (ValueError)       a registry has that name already
+├── BadCallError (ValueError)             an argument is not what was expected
+├── MatchError (ValueError)               names in the spec do not fit the model
+│   ├── NoMatchError                      a pattern matches nothing
+│   ├── UnsupportedLayerError             a matched module cannot be gated
+│   ├── UnreachedLayerError               a matched layer is not used by the forward
+│   └── HeadNotFoundError                 the output layer cannot be told
+├── TraceError (RuntimeError)             the example forward failed
+├── AttachError (RuntimeError)
+│   ├── AlreadyAttachedError              the model carries gates already
+│   └── DetachedError                     the session has been detached
+├── TaskError (RuntimeError)
+│   ├── TaskRunningError                  a task is open and must end first
+│   ├── NoTaskError                       the call needs a task and none is open
+│   ├── DuplicateTaskError                a task of that id is finished already
+│   ├── UnknownTaskError (LookupError)    no task of that id is finished
+│   └── NotAnnealedError                  the gate scale was never driven
+├── OptimizerError (RuntimeError)
+│   ├── UnprotectedOptimizerError         an optimizer steps without `task.protect`
+│   └── ForeignOptimizerError             an optimizer holds none, or not all, of the model
+├── NonFiniteError (ArithmeticError)      NaN or infinity met where it would be stored
+├── CapabilityError (ValueError)          a measure cannot be computed on this model
+├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
+└── MissingDependencyError (ImportError)  an optional package is not installed
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class FgadahatError(Exception):
+    """Base of all errors raised on purpose by this library."""
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a spec: where, and what."""
+
+    path: str
+    message: str
+
+
+class SpecError(FgadahatError, ValueError):
+    """A spec is not valid.
+
+    Attributes:
+        problems: All problems found, each with its path in the spec.
+        source: The file the spec came from, if any.
+    """
+
+    def __init__(self, problems: list[Problem] | tuple[Problem, ...], source: str | None = None) -> None:
+        """Join all problems into one message, a line each."""
+        self.problems = tuple(problems)
+        self.source = source
+        where = f" in {source}" if source else ""
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = [f"  {p.path}: {p.message}" if p.path else f"  {p.message}" for p in self.problems]
+        super().__init__("\n".join([f"The spec has {count}{where}:", *lines]))
+
+
+class UnknownNameError(FgadahatError, LookupError):
+    """A registry has no such name."""
+
+
+class DuplicateNameError(FgadahatError, ValueError):
+    """A registry has that name already."""
+
+
+class BadCallError(FgadahatError, ValueError):
+    """An argument is not what was expected."""
+
+
+class MatchError(FgadahatError, ValueError):
+    """Names in the spec do not fit the model."""
+
+
+class NoMatchError(MatchError):
+    """A pattern matches no module."""
+
+
+class UnsupportedLayerError(MatchError):
+    """A matched module cannot be gated."""
+
+
+class UnreachedLayerError(MatchError):
+    """A matched layer is not used by the forward."""
+
+
+class HeadNotFoundError(MatchError):
+    """The layer that gives the model's output cannot be told."""
+
+
+class TraceError(FgadahatError, RuntimeError):
+    """The example forward failed; the model is as it was."""
+
+
+class AttachError(FgadahatError, RuntimeError):
+    """The model cannot be attached to, or no longer is."""
+
+
+class AlreadyAttachedError(AttachError):
+    """The model carries gates already."""
+
+
+class DetachedError(AttachError):
+    """The session has been detached."""
+
+
+class TaskError(FgadahatError, RuntimeError):
+    """A task call came at the wrong time or with the wrong id."""
+
+
+class TaskRunningError(TaskError):
+    """A task is open and must end first."""
+
+
+class NoTaskError(TaskError):
+    """The call needs a task and none is open."""
+
+
+class DuplicateTaskError(TaskError):
+    """A task of that id is finished already."""
+
+
+class UnknownTaskError(TaskError, LookupError):
+    """No task of that id is finished."""
+
+
+class NotAnnealedError(TaskError):
+    """The gate scale was never driven in this task."""
+
+
+class OptimizerError(FgadahatError, RuntimeError):
+    """An optimizer would change what it must not."""
+
+
+class UnprotectedOptimizerError(OptimizerError):
+    """An optimizer steps without `task.protect`."""
+
+
+class ForeignOptimizerError(OptimizerError):
+    """An optimizer does not hold the parameters it should."""
+
+
+class NonFiniteError(FgadahatError, ArithmeticError):
+    """NaN or infinity met where it would be stored."""
+
+
+class CapabilityError(FgadahatError, ValueError):
+    """A measure cannot be computed on this model."""
+
+
+class LeakError(FgadahatError, RuntimeError):
+    """The logits of a finished task changed."""
+
+
+class MissingDependencyError(FgadahatError, ImportError):
+    """An optional package is not installed."""

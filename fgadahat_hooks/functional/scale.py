@@ -1,0 +1,37 @@
+"""Scaling of a raw importance within its layer, and what is done to it when its task ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_MAX_EPSILON = 1e-8
+"""Keeps the division of Eq. 5 finite; same value as the published code, so a range far below it scales to 0."""
+
+
+def min_max(importance: Tensor) -> Tensor:
+    """Return `(I - min I) / (max I - min I + 1e-8)` over the units of one layer (FG-AdaHAT Eq. 5), `(units,)`.
+
+    A layer whose units all have one value says nothing about their order: when the value is not 0 all of them get 1,
+    so that used units are protected, and when it is 0 all get 0. NaN and infinity are passed on as NaN, for the caller
+    to report.
+
+    Args:
+        importance: Raw importance `I` of each unit, `(units,)`.
+    """
+    low, high = importance.aminmax()
+    span = high - low
+    return torch.where(span == 0, (importance != 0).to(importance.dtype), (importance - low) / (span + MIN_MAX_EPSILON))
+
+
+def finish_importance(total: Tensor, steps: int, base: float, mask: Tensor | None) -> Tensor:
+    """Return a task's importance `I^tau_l = (1/N) sum_steps I + b_I`, times its mask (FG-AdaHAT Eq. 4 and 6).
+
+    Args:
+        total: Sum of the scaled importance of all measured steps, `(units,)`.
+        steps: Number `N` >= 1 of measured steps.
+        base: Base importance `b_I` >= 0 of every unit.
+        mask: Binary mask of the task, `(units,)`, to give 0 (base included) to units outside it; absent to keep them.
+    """
+    mean = total / steps + base
+    return mean if mask is None else mean * mask

@@ -1,0 +1,212 @@
+"""The gate: one task embedding a layer, turned into a mask, and the three places where a mask can act.
+
+Hooks are module-level functions and everything they need hangs on the modules themselves, so `copy.deepcopy`,
+`pickle` and `.to()` of an attached model work, and the copy has gates of its own.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.functional.mask import annealed_gate, hard_mask
+from fgadahat_hooks.hooks import HookSet
+
+GATE = "hat_gate"
+"""Name of the child module that a gated layer gets."""
+_SITE = "_hat_site"
+
+
+class GateMode(Enum):
+    """What the gates of a model do now."""
+
+    OPEN = "open"
+    """Nothing: no task has been learnt yet."""
+    TASK = "task"
+    """Soft gates of the running task in training, its hard mask in evaluation."""
+    USE = "use"
+    """Stored binary masks of a finished task."""
+    CLOSED = "closed"
+    """Refuse: tasks have been learnt and none is chosen."""
+
+
+class GateContext:
+    """What all gates of one model share.
+
+    Attributes:
+        mode: What the gates do now.
+        scale: Annealed gate scale `s`, a 0-dim tensor, so that changing it costs no recompilation.
+        s_max: Largest scale.
+        clamp_threshold: Bound of `s e` in the gradient compensation.
+        masks: Binary masks in force in mode USE, `(units,)` a layer.
+    """
+
+    def __init__(self, s_max: float, clamp_threshold: float) -> None:
+        """Start open."""
+        self.mode = GateMode.OPEN
+        self.s_max = s_max
+        self.clamp_threshold = clamp_threshold
+        self.scale = torch.tensor(float(s_max))
+        self.masks: dict[str, Tensor] = {}
+
+
+class Gate(nn.Module):
+    """The task embedding of one layer and the mask it gives.
+
+    Called on a layer's output it multiplies each unit by its mask.
+    """
+
+    def __init__(self, name: str, like: Tensor, units: int, unit_axis: int, context: GateContext) -> None:
+        """Make an embedding `(units,)` beside a weight.
+
+        Args:
+            name: Name of the gated layer.
+            like: A tensor whose device the embedding takes, and whose dtype unless it is a half type.
+            units: Number of units.
+            unit_axis: Axis of the output that counts units, negative.
+            context: What all gates of the model share.
+        """
+        super().__init__()
+        dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
+        self.embedding = nn.Parameter(torch.zeros(units, dtype=dtype, device=like.device))
+        self.name = name
+        self.unit_axis = unit_axis
+        self.context = context
+
+    def mask(self) -> Tensor | None:
+        """Return the mask `(units,)` in force now, None if gates are open.
+
+        Raises:
+            NoTaskError: Tasks have been learnt and none is chosen.
+        """
+        context = self.context
+        if context.mode is GateMode.TASK:
+            return self.soft_mask() if self.training else self.hard_mask()
+        if context.mode is GateMode.USE:
+            return context.masks[self.name]
+        if context.mode is GateMode.OPEN:
+            return None
+        raise NoTaskError(
+            f"The forward reached the gate of '{self.name}' outside any task. Say which task the batch is of: "
+            "`with session.use(task): model(x)`, or train a new one inside `with session.task(...)`."
+        )
+
+    def soft_mask(self) -> Tensor:
+        """Return `sigmoid(s e)` with the compensated gradient."""
+        context = self.context
+        if context.scale.device != self.embedding.device:
+            context.scale = context.scale.to(self.embedding.device)
+        return annealed_gate(self.embedding, context.scale, context.s_max, context.clamp_threshold)
+
+    def hard_mask(self) -> Tensor:
+        """Return the binary mask `e > 0` as numbers."""
+        return hard_mask(self.embedding.detach()).to(self.embedding.dtype)
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Multiply each unit of a layer's output by its mask."""
+        mask = self.mask()
+        return output if mask is None else output * _along(mask, output, self.unit_axis)
+
+    def extra_repr(self) -> str:
+        """Show the number of units."""
+        return f"{self.name}, units={self.embedding.numel()}"
+
+
+def _along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+    shape = [1] * output.dim()
+    shape[axis] = mask.numel()
+    return mask.to(output.dtype).view(shape)
+
+
+# ------------------------------------------------------------------ the gate on the layer's own output
+def gate_output(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    """Forward hook of a gated layer."""
+    gated: Tensor = module._modules[GATE](output)  # type: ignore[misc]
+    return gated
+
+
+# ------------------------------------------------------------------ gates folded into parameters
+class FoldSite:
+    """At one module: parameters that are replaced by gated ones while its forward runs.
+
+    The replacement is a plain attribute that hides the parameter of the same name; the parameter stays registered, so
+    optimizers, `state_dict` and gradients see only the original.
+    """
+
+    def __init__(self, folds: list[tuple[nn.Module, Gate]]) -> None:
+        """Take the modules whose `weight` and `bias` have units on axis 0, each with its gate."""
+        self.folds = folds
+        self._hidden: list[tuple[nn.Module, str, Any]] = []
+        self._marks: list[int] = []
+
+    def enter(self) -> None:
+        """Hide the parameters behind gated ones."""
+        self._marks.append(len(self._hidden))
+        for module, gate in self.folds:
+            mask = gate.mask()
+            for name in ("weight", "bias"):
+                parameter = module._parameters.get(name)
+                if mask is not None and parameter is not None:
+                    self._hidden.append((module, name, module.__dict__.get(name)))
+                    rows = mask.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
+                    module.__dict__[name] = parameter * rows
+
+    def leave(self) -> None:
+        """Show what was there before the matching `enter`."""
+        mark = self._marks.pop() if self._marks else 0
+        while len(self._hidden) > mark:
+            module, name, before = self._hidden.pop()
+            if before is None:
+                module.__dict__.pop(name, None)
+            else:
+                module.__dict__[name] = before
+
+
+def fold_enter(module: nn.Module, _: Any) -> None:
+    """Forward pre-hook of a module with a fold site."""
+    module.__dict__[_SITE].enter()
+
+
+def fold_leave(module: nn.Module, _: Any, __: Any) -> None:
+    """Forward hook, called also after an exception."""
+    module.__dict__[_SITE].leave()
+
+
+class NormSite:
+    """The gate of the layer before a norm that has no affine parameters to fold it into."""
+
+    def __init__(self, gate: Gate) -> None:
+        """Take the gate."""
+        self.gate = gate
+
+
+def gate_norm(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+    """Forward hook of a norm without affine parameters."""
+    mask = module.__dict__[_SITE].gate.mask()
+    return output if mask is None else output * _along(mask, output, 1 - output.dim())
+
+
+# ------------------------------------------------------------------ installation
+def install_output(hooks: HookSet, layer: nn.Module) -> None:
+    """Let the layer's gate act on its own output, before any hook of the user's sees it."""
+    hooks.forward(layer, gate_output, first=True)
+
+
+def install_norm(hooks: HookSet, norm: nn.Module, gate: Gate) -> None:
+    """Let a gate act on the output of a norm: on its affine parameters where it has them."""
+    if norm._parameters.get("weight") is None:
+        hooks.attribute(norm, _SITE, NormSite(gate))
+        hooks.forward(norm, gate_norm, first=True)
+    else:
+        install_fold(hooks, norm, [(norm, gate)])
+
+
+def install_fold(hooks: HookSet, host: nn.Module, folds: list[tuple[nn.Module, Gate]]) -> None:
+    """Let gates act on the rows of parameters while `host` runs."""
+    hooks.attribute(host, _SITE, FoldSite(folds))
+    hooks.forward_pre(host, fold_enter)
+    hooks.forward(host, fold_leave, always=True, first=True)

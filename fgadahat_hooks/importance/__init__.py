@@ -1,0 +1,21 @@
+"""Importance measures: how much each unit of a layer matters to the running task.
+
+A measure is one class registered by name. It sees one layer of one step through a `LayerView` and returns a
+raw importance `(units,)` >= 0; scaling, masking and summing happen elsewhere.
+"""
+
+from __future__ import annotations
+
+from fgadahat_hooks.importance import activation, combined, gradient, weight
+from fgadahat_hooks.importance.base import ConsumerView, LayerView, Measure, register_measure
+
+__all__ = [
+    "ConsumerView",
+    "LayerView",
+    "Measure",
+    "activation",
+    "combined",
+    "gradient",
+    "register_measure",
+    "weight",
+]

@@ -1,0 +1,82 @@
+"""The terms that closed-form measures are made of: parts of a view, checked, and their sums over weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.errors import BadCallError, CapabilityError
+from fgadahat_hooks.importance.base import ConsumerView, LayerView
+
+Term = Callable[["LayerView | ConsumerView"], Tensor]
+"""Gives a weight-shaped tensor >= 0 of a layer or consumer."""
+
+
+def _full(x: Tensor) -> Tensor:
+    """Return `x` detached, in single precision when it is in half, where a square of a gradient would vanish."""
+    x = x.detach()
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _gradient(view: LayerView | ConsumerView) -> Tensor:
+    if view.weight_grad is None:
+        raise BadCallError(
+            f"Expected layer {view.name!r} to have a gradient, but its weight.grad is None. "
+            "Measure after backward() and before the gradients are cleared, on layers that the loss depends on "
+            "and that are not frozen, or use a measure without gradients."
+        )
+    return _full(view.weight_grad)
+
+
+def weight_abs(view: LayerView | ConsumerView) -> Tensor:
+    """Return `|W|`, shape of the weight."""
+    return _full(view.weight).abs()
+
+
+def gradient_abs(view: LayerView | ConsumerView) -> Tensor:
+    """Return `|G|`, `G` the gradient of the batch's loss, shape of the weight."""
+    return _gradient(view).abs()
+
+
+def gradient_square(view: LayerView | ConsumerView) -> Tensor:
+    """Return `G^2`, the square of the batch's gradient (not the per-sample Fisher information)."""
+    return _gradient(view).square()
+
+
+def activation(view: LayerView) -> Tensor:
+    """Return `<h>`, the mean over batch and positions of `|h|`, `(units,)`."""
+    if view.activation is None:
+        raise BadCallError(
+            f"Expected layer {view.name!r} to have an activation, but there is none of this step. "
+            "Measure after a forward through this layer."
+        )
+    return _full(view.activation)
+
+
+def input_sum(view: LayerView, term: Term) -> Tensor:
+    """Return `S_in`: the term of the layer's own weight, summed by unit, `(units,)`."""
+    return view.kind.sum_by_unit(view.module, term(view))
+
+
+def output_sum(view: LayerView, term: Term) -> Tensor:
+    """Return `S_out`: the term of the weights that read each unit, summed over all consumers, `(units,)`.
+
+    Raises:
+        CapabilityError: If no consumer is known; a sum of 0 would leave the layer unprotected in silence.
+    """
+    if not view.consumers:
+        raise CapabilityError(
+            f"Layer {view.name!r} has no known consumer, so its output weights cannot be measured. "
+            "Use a measure of its input weights, gradients or activation."
+        )
+    total, *others = (_by_unit(consumer, term, view.units) for consumer in view.consumers)
+    for part in others:
+        total = total + part.to(total)
+    return total
+
+
+def _by_unit(consumer: ConsumerView, term: Term, units: int) -> Tensor:
+    by_feature = consumer.kind.sum_by_input(consumer.module, term(consumer))
+    return by_feature.new_zeros(units).index_add(0, consumer.unit, by_feature[consumer.feature])

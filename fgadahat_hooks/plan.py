@@ -1,0 +1,181 @@
+"""What will be gated where, and how everything else is protected: the table a user reads before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fgadahat_hooks.errors import AlreadyAttachedError
+from fgadahat_hooks.gate import Gate
+from fgadahat_hooks.graph import InputMap, UnitGraph
+from fgadahat_hooks.policy import TensorPolicy, classify
+from fgadahat_hooks.spec import AttachSpec, to_spec
+from fgadahat_hooks.targets import find_targets
+from fgadahat_hooks.trace import ExampleInputs, trace
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One gated layer.
+
+    Attributes:
+        name: Dotted name.
+        kind: Class name of the layer.
+        units: Number of units.
+        position: Where the gate acts (`output`, `after_norm`, `weight`).
+        sites: Modules at which it acts.
+        producers: Layers that feed it, with the number of its inputs that each feeds.
+        inputs: Number of input features.
+        resolved: Fraction of the inputs whose producers are known; the others count as always live.
+    """
+
+    name: str
+    kind: str
+    units: int
+    position: str
+    sites: tuple[str, ...]
+    producers: dict[str, int]
+    inputs: int
+    resolved: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a model; `print` it for the table.
+
+    Attributes:
+        layers: One row a gated layer, in order of execution.
+        tensors: One row for every parameter and buffer of the model.
+        heads: Names of the output layers.
+        leaks: What finished tasks can be changed by, in plain words; empty when hard HAT is bit-exact.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    tensors: tuple[TensorPolicy, ...]
+    heads: tuple[str, ...]
+    leaks: tuple[str, ...]
+
+    def count(self, protection: str) -> int:
+        """Return the number of parameter elements of a protection class."""
+        return sum(t.numel for t in self.tensors if t.protection == protection and t.kind == "parameter")
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameter elements of the model, gates left out."""
+        return sum(t.numel for t in self.tensors if t.kind == "parameter")
+
+    def __str__(self) -> str:
+        """Return the table."""
+        return "\n".join([*_layer_lines(self), "", *_tensor_lines(self), "", *_leak_lines(self)])
+
+
+def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | None = None) -> Plan:
+    """Say what `attach` would do, on a model that is left as it is.
+
+    Args:
+        model: Any module.
+        spec: As for `attach`.
+        example_inputs: As for `attach`, and needed here.
+
+    Raises:
+        SpecError: The spec is not valid.
+        MatchError: Names in the spec do not fit the model.
+        AlreadyAttachedError: The model is attached; its session has the plan.
+        TraceError: The forward raised, or no example inputs were given.
+
+    Example:
+        >>> import torch, fgadahat_hooks as fh
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> fh.plan(model, {}, torch.randn(1, 4)).layers[0].position
+        'output'
+    """
+    spec = to_spec({} if spec is None else spec)
+    if any(isinstance(module, Gate) for module in model.modules()):
+        raise AlreadyAttachedError("The model is attached already; its plan is `session.plan`.")
+    targets = find_targets(model, spec)
+    graph = trace(model, example_inputs if example_inputs is not None else (), targets.request(spec))
+    return make_plan(model, graph, classify(model, graph, spec), spec)
+
+
+def make_plan(model: nn.Module, graph: UnitGraph, policies: Sequence[TensorPolicy], spec: AttachSpec) -> Plan:
+    """Put a graph and policies into a plan."""
+    layers = tuple(_layer(model, graph, name) for name in graph.layers)
+    return Plan(layers, tuple(policies), graph.heads, tuple(_leaks(policies, spec)))
+
+
+def _layer(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
+    layer = graph.layers[name]
+    module = model.get_submodule(name)
+    inputs = graph.inputs.get(name, InputMap.all_live(0))
+    producers = {
+        other: int(((inputs.unit >= o.offset) & (inputs.unit < o.offset + o.units)).sum())
+        for other, o in graph.layers.items()
+    }
+    found = {other: count for other, count in producers.items() if count}
+    return LayerPlan(
+        name, type(module).__name__, layer.units, layer.position, layer.sites, found, inputs.features, inputs.resolved
+    )
+
+
+def _leaks(policies: Iterable[TensorPolicy], spec: AttachSpec) -> list[str]:
+    leaks = []
+    shared = [p for p in policies if p.protection == "shared"]
+    for reason in dict.fromkeys(p.reason for p in shared):
+        names = [p.name for p in shared if p.reason == reason]
+        leaks.append(f"{reason}: every task trains {len(names)} tensor(s), first '{names[0]}'")
+    if spec.adjustment.mode != "hat":
+        leaks.append(f"adjustment.mode: {spec.adjustment.mode} lets later tasks move weights that earlier ones use")
+    elif spec.adjustment.apply_to != "update":
+        leaks.append("adjustment.apply_to: gradient lets momentum and weight decay move weights that earlier tasks use")
+    return leaks
+
+
+# ------------------------------------------------------------------ the table
+_SHOWN_PRODUCERS = 3
+
+
+def _layer_lines(plan: Plan) -> list[str]:
+    rows = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by")]
+    rows += [
+        (p.name, p.kind, str(p.units), _where(p), str(p.inputs), f"{p.resolved:.0%}", _producers(p.producers))
+        for p in plan.layers
+    ]
+    return _table(rows)
+
+
+def _where(layer: LayerPlan) -> str:
+    if layer.position == "output":
+        return "on its output"
+    sites = ", ".join(layer.sites)
+    return f"after {sites}" if layer.position == "after_norm" else f"on weight rows in {sites or 'the model'}"
+
+
+def _producers(producers: dict[str, int]) -> str:
+    if not producers:
+        return "(always live)"
+    names = list(producers)[:_SHOWN_PRODUCERS]
+    return ", ".join(names) + (f" and {len(producers) - len(names)} more" if len(producers) > len(names) else "")
+
+
+def _tensor_lines(plan: Plan) -> list[str]:
+    rows = [("protection", "reason", "tensors", "parameters")]
+    for key in dict.fromkeys((t.protection, t.reason) for t in plan.tensors):
+        mine = [t for t in plan.tensors if (t.protection, t.reason) == key]
+        rows.append((*key, str(len(mine)), f"{sum(t.numel for t in mine if t.kind == 'parameter'):,}"))
+    rows.append(("all", f"heads: {', '.join(plan.heads) or 'none'}", str(len(plan.tensors)), f"{plan.parameters:,}"))
+    return _table(rows)
+
+
+def _leak_lines(plan: Plan) -> list[str]:
+    if not plan.leaks:
+        return ["Finished tasks keep their outputs bit for bit."]
+    return ["Finished tasks can change, because", *(f"  - {leak}" for leak in plan.leaks)]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]

@@ -1,0 +1,166 @@
+"""Everything that belongs to one attached model; session, tasks and verification share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fgadahat_hooks.callbacks.base import CallbackList, GatedLayer, TaskContext
+from fgadahat_hooks.errors import DetachedError, UnknownTaskError
+from fgadahat_hooks.gate import Gate, GateContext, GateMode
+from fgadahat_hooks.graph import InputMap, UnitGraph
+from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.layers import LayerType, layer_type_of
+from fgadahat_hooks.policy import TensorPolicy
+from fgadahat_hooks.registry import suggest
+from fgadahat_hooks.spec import AttachSpec
+from fgadahat_hooks.state import TaskId, TaskRecord, TaskState
+from fgadahat_hooks.task_tensors import TaskTensors
+
+if TYPE_CHECKING:
+    from fgadahat_hooks.task import Task
+
+
+@dataclass(eq=False)
+class Runtime:
+    """One attached model.
+
+    Attributes:
+        model: The user's model.
+        spec: What was asked for.
+        gates: Gate of each gated layer.
+        gate_context: What the gates share.
+        callbacks: In the order they are called.
+        hooks: All that `detach` takes back.
+        state: Finished tasks.
+        graph: The unit graph; empty until traced.
+        policies: How each tensor is protected; empty until traced.
+        initial: Per-task tensors of norms as they were at attach.
+        tensors: Access to the per-task tensors.
+        example_inputs: Inputs that the model was traced with.
+        task: The running task.
+        frozen: Names of the parameters that stay as the first task left them; empty before it ends.
+        tied: Identities of head parameters that other modules use too.
+        num_classes: Number of outputs of the head at attach, None without one head layer.
+    """
+
+    model: nn.Module
+    spec: AttachSpec
+    gates: dict[str, Gate]
+    gate_context: GateContext
+    callbacks: CallbackList
+    hooks: HookSet
+    state: TaskState = field(default_factory=TaskState)
+    graph: UnitGraph = field(default_factory=lambda: UnitGraph({}, {}))
+    policies: list[TensorPolicy] = field(default_factory=list)
+    initial: dict[str, Tensor] = field(default_factory=dict)
+    tensors: TaskTensors = field(init=False)
+    example_inputs: Any = None
+    traced: bool = False
+    task: Task | None = None
+    detached: bool = False
+    frozen: list[str] = field(default_factory=list)
+    tied: set[int] = field(default_factory=set)
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Start without per-task tensors; the trace tells which there are."""
+        self.tensors = TaskTensors(self.model, [])
+
+    # ---------------------------------------------------------------- checks
+    def check_attached(self) -> None:
+        """Refuse to work on a model that was given back.
+
+        Raises:
+            DetachedError: The session was detached.
+        """
+        if self.detached:
+            raise DetachedError("The session was detached and its model given back. Call fgadahat_hooks.attach again.")
+
+    def record(self, task: TaskId) -> TaskRecord:
+        """Return the record of a finished task.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+        """
+        try:
+            found = self.state.records.get(task)
+        except TypeError:
+            found = None
+        if found is None:
+            known = list(self.state.records)
+            hint = suggest(task, [t for t in known if isinstance(t, str)])
+            raise UnknownTaskError(
+                f"Expected the id of a finished task, but got {task!r}.{hint} "
+                + (f"Finished tasks: {', '.join(map(repr, known))}." if known else "No task is finished yet.")
+            )
+        return found
+
+    def frozen_names(self) -> list[str]:
+        """Return the parameters that no task after the first may change."""
+        return [p.name for p in self.policies if p.protection == "frozen" and p.kind == "parameter"]
+
+    # ---------------------------------------------------------------- views
+    def layers(self) -> dict[str, GatedLayer]:
+        """Return the gated layers with all that belongs to them, in the graph's order."""
+        out = {}
+        for name, info in self.graph.layers.items():
+            module = self.model.get_submodule(name)
+            kind = _kind(module)
+            inputs = self.graph.inputs.get(name) or InputMap.all_live(kind.inputs(module))
+            reader = None if info.read is None else self.model.get_submodule(info.read)
+            out[name] = GatedLayer(info, module, kind, self.gates[name], inputs, reader)
+        return out
+
+    def readers(self) -> dict[str, tuple[nn.Module, LayerType]]:
+        """Return every layer that reads units, by name."""
+        modules = {name: self.model.get_submodule(name) for name in self.graph.inputs}
+        return {name: (module, _kind(module)) for name, module in modules.items()}
+
+    def context(self, task: TaskId) -> TaskContext:
+        """Return what callbacks see of a task that starts now."""
+        layers = self.layers()
+        first = next(iter(layers.values()), None)
+        like = torch.zeros(0) if first is None else first.gate.embedding.detach()
+        cumulative = self._join(self.state.cumulative_mask(self.graph), like)
+        summative = self._join(self.state.summative_mask(self.graph), like)
+        number = self.state.finished + 1
+        return TaskContext(
+            task, number, self.graph, layers, self.readers(), self.state, cumulative, summative, HookSet()
+        )
+
+    def _join(self, values: dict[str, Tensor], like: Tensor) -> Tensor:
+        return self.graph.join(values).to(like) if values else like
+
+    # ---------------------------------------------------------------- modes
+    @contextmanager
+    def using(self, task: TaskId) -> Iterator[None]:
+        """Run the block as a finished task: its masks in the gates, its own tensors in the model."""
+        record = self.record(task)
+        context = self.gate_context
+        before = (context.mode, context.masks)
+        references = self.tensors.references()
+        try:
+            context.masks = {n: m.to(self.gates[n].embedding) for n, m in record.masks.items()}
+            context.mode = GateMode.USE
+            self.tensors.put(record.tensors, copy=False)
+            yield
+        finally:
+            context.mode, context.masks = before
+            self.tensors.restore(references)
+
+    def rest_mode(self) -> GateMode:
+        """Return what gates do while no task is chosen."""
+        return GateMode.CLOSED if self.state.records else GateMode.OPEN
+
+
+def _kind(module: nn.Module) -> LayerType:
+    kind = layer_type_of(module)
+    if kind is None:
+        raise DetachedError(f"Expected a Linear or Conv2d as at attach, but found {type(module).__name__}.")
+    return kind

@@ -1,0 +1,287 @@
+"""One task, from its first batch to its stored mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fgadahat_hooks import heads
+from fgadahat_hooks.callbacks.base import TaskContext
+from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NonFiniteError, NoTaskError, TaskRunningError
+from fgadahat_hooks.functional.mask import anneal, annealed_gate, initial_embedding
+from fgadahat_hooks.functional.sparsity import regularization
+from fgadahat_hooks.gate import GateMode
+from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.state import TaskId, TaskRecord
+from fgadahat_hooks.steps import ProtectedSteps
+
+T = TypeVar("T")
+O = TypeVar("O", bound=Optimizer)
+
+
+class Task:
+    """A running task; made by `session.task`, used as a context manager.
+
+    Leaving the block cleanly ends the task: its mask, its own tensors and its importance are stored. Leaving it by an
+    exception stores nothing and puts the tensors that every task has for itself back as they were before.
+
+    Attributes:
+        id: The task's id.
+    """
+
+    def __init__(self, runtime: Runtime, task: TaskId, num_classes: int | None) -> None:
+        """Check everything that can be checked before anything is changed."""
+        self.id = task
+        self._runtime = runtime
+        self._num_classes = num_classes
+        self.hooks = HookSet()
+        self._context: TaskContext | None = None
+        self._steps: ProtectedSteps | None = None
+        self._before: dict[str, Tensor] = {}
+        self._embeddings: dict[str, Tensor] = {}
+
+    # ---------------------------------------------------------------- begin and end
+    def __enter__(self) -> Task:
+        """Begin the task.
+
+        Raises:
+            TaskRunningError: Another task is running.
+            DuplicateTaskError: A task of this id is finished.
+            BadCallError: The id or the number of classes cannot be used.
+        """
+        self._check()
+        runtime = self._runtime
+        self._remember()
+        runtime.task = self
+        try:
+            self._prepare()
+            runtime.gate_context.mode = GateMode.TASK
+            runtime.gate_context.scale = torch.tensor(float(runtime.spec.gates.s_max))
+            if runtime.traced:
+                self.context()
+        except BaseException:
+            self._abort()
+            raise
+        return self
+
+    def _check(self) -> None:
+        runtime = self._runtime
+        runtime.check_attached()
+        if runtime.task is not None:
+            raise TaskRunningError(
+                f"Task {runtime.task.id!r} is running; end it before task {self.id!r} begins. Two tasks never overlap: "
+                "leave the first `with session.task(...)` block."
+            )
+        if not isinstance(self.id, str | int) or isinstance(self.id, bool) or self.id == "":
+            raise BadCallError(f"Expected a task id that is a non-empty str or an int, but got {self.id!r}.")
+        if self.id in runtime.state.records:
+            raise DuplicateTaskError(
+                f"Task {self.id!r} is finished already; training it again could change it. Choose another id, or "
+                f"evaluate it with `session.use({self.id!r})`."
+            )
+        if self._num_classes is not None and not runtime.traced:
+            raise BadCallError(
+                "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
+                "the head is not known. Pass attach(model, spec, example_inputs)."
+            )
+        heads.check_num_classes(self._num_classes, runtime.graph.heads, runtime.model)
+
+    def _remember(self) -> None:
+        self._before = self._runtime.tensors.copy()
+        self._embeddings = {n: g.embedding.detach().clone() for n, g in self._runtime.gates.items()}
+
+    def _prepare(self) -> None:
+        """Set embeddings and the tensors that every task has for itself."""
+        runtime = self._runtime
+        fresh: list[Tensor] = [gate.embedding for gate in runtime.gates.values()]
+        first = runtime.state.finished == 0
+        with torch.no_grad():
+            for name, gate in runtime.gates.items():
+                e, last = gate.embedding, None if first else self._embeddings[name]
+                bound = runtime.spec.gates.embedding_clamp
+                drawn = initial_embedding(e.numel(), runtime.spec.gates.init, last, dtype=e.dtype, device=e.device)
+                e.copy_(drawn.clamp(-bound, bound))
+                e.grad = None
+        if not first:
+            runtime.tensors.put(runtime.initial, copy=True)
+            fresh += [runtime.tensors.tensor(name) for name in runtime.initial]
+        fresh += self._renew_heads(first)
+        self._steps = ProtectedSteps(runtime, self.context, fresh)
+
+    def _renew_heads(self, first: bool) -> list[Tensor]:
+        """Give the task a new head unless it is the first and its head fits."""
+        runtime = self._runtime
+        names = [p.name for p in runtime.policies if p.role == "head" and p.kind == "parameter"]
+        parameters = [runtime.tensors.tensor(name) for name in names]
+        if runtime.spec.heads.mode == "shared" and not first and self._num_classes is None:
+            return []
+        wanted = self._num_classes if self._num_classes is not None else runtime.num_classes
+        if first and (wanted is None or all(p.shape[0] == wanted for p in parameters)):
+            return []
+        return heads.renew(runtime.tensors, runtime.graph.heads, wanted, runtime.tied)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the task, or forget it if the block raised."""
+        if self._runtime.task is not self:
+            return
+        if kind is not None:
+            self._abort()
+            return
+        try:
+            record, context = self._finish()
+        except BaseException:
+            self._abort()
+            raise
+        state = self._runtime.state
+        state.records[self.id] = record
+        if context.summed_importance is not None:
+            state.summed_importance = context.summed_importance
+        self._runtime.frozen = self._runtime.frozen_names()
+        self._close()
+
+    def _finish(self) -> tuple[TaskRecord, TaskContext]:
+        runtime = self._runtime
+        context = self.context()
+        masks = {name: (gate.embedding.detach() > 0).cpu() for name, gate in runtime.gates.items()}
+        newest = list(runtime.state.records.values())[-1:]
+        tensors = runtime.tensors.copy(newest[0].tensors if newest else None)
+        bad = [n for n, g in runtime.gates.items() if not bool(torch.isfinite(g.embedding).all())]
+        bad += [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+        if bad:
+            raise NonFiniteError(
+                f"Task {self.id!r} cannot be stored: {len(bad)} tensor(s) of it hold NaN or infinity, first '{bad[0]}'. "
+                "Nothing was stored; earlier tasks are as they were. Lower the learning rate or clip gradients."
+            )
+        context.record = TaskRecord(masks, tensors, {}, self._num_classes)
+        runtime.callbacks.call("on_task_end", context)
+        return context.record, context
+
+    def _abort(self) -> None:
+        """Put back what the task had replaced; stored tasks were never touched."""
+        runtime = self._runtime
+        if self._context is not None:
+            runtime.callbacks.call("on_task_abort", self._context)
+        runtime.tensors.put(self._before, copy=True)
+        with torch.no_grad():
+            for name, value in self._embeddings.items():
+                runtime.gates[name].embedding.copy_(value)
+        self._close()
+
+    def _close(self) -> None:
+        runtime = self._runtime
+        if self._context is not None:
+            self._context.hooks.close()
+        self.hooks.close()
+        self._before, self._embeddings = {}, {}
+        runtime.task = None
+        runtime.gate_context.mode = runtime.rest_mode()
+
+    # ---------------------------------------------------------------- what a loop calls
+    def context(self) -> TaskContext:
+        """Return what callbacks see of this task; made at the first call after the trace."""
+        if self._context is None:
+            self._running()
+            if not self._runtime.traced:
+                raise NoTaskError("The model has not been traced yet: run a forward, or pass example_inputs to attach.")
+            self._context = self._runtime.context(self.id)
+            self._runtime.callbacks.call("on_task_start", self._context)
+        return self._context
+
+    def protect(self, optimizer: O) -> O:
+        """Protect finished tasks from an optimizer, and let its steps drive the callbacks; return it.
+
+        Everything happens in the optimizer's step hooks, exactly once a real step: steps that a gradient scaler skips
+        or that accumulation leaves out do not count. Several optimizers may be protected. An optimizer may be kept
+        across tasks; protect it in each.
+
+        Raises:
+            NoTaskError: The task has ended.
+            BadCallError: It is no `torch.optim.Optimizer`.
+            ForeignOptimizerError: It holds no parameter of the model.
+        """
+        self._running().add(optimizer)
+        return optimizer
+
+    def protects(self, optimizer: Optimizer) -> bool:
+        """Return whether an optimizer was protected in this task."""
+        return self._steps is not None and optimizer in self._steps
+
+    def anneal(self, batch: int, num_batches: int) -> float:
+        """Set and return the gate scale for a batch of an epoch, both counted from 1 (HAT Eq. 3).
+
+        Raises:
+            NoTaskError: The task has ended.
+            BadCallError: `batch` is not within 1 and `num_batches`.
+        """
+        steps = self._running()
+        context = self._runtime.gate_context
+        scale = anneal(batch, num_batches, context.s_max)
+        context.scale = torch.tensor(scale, device=context.scale.device)
+        steps.annealed = True
+        return scale
+
+    def begin_batch(self, batch: int, num_batches: int) -> None:
+        """Anneal, and tell the callbacks that a batch begins. `batches` does it for you."""
+        self.anneal(batch, num_batches)
+        if self._context is not None:
+            self._runtime.callbacks.call("on_train_batch_start", self._context)
+
+    def end_batch(self) -> None:
+        """Tell the callbacks that a batch has ended. `batches` does it for you."""
+        if self._context is not None:
+            self._runtime.callbacks.call("on_train_batch_end", self._context)
+
+    def batches(self, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False) -> Iterator[T]:
+        """Go over the batches of one epoch, annealing the gates from `1/s_max` to `s_max`.
+
+        Args:
+            loader: A `DataLoader` or any iterable of batches.
+            num_batches: Number of batches; needed if the loader has no length.
+            progress: Show a progress bar (needs `rich`; silent when not on a terminal).
+
+        Raises:
+            BadCallError: The number of batches cannot be told, or the loader gives more than that.
+        """
+        from fgadahat_hooks.adapters.loop import batches
+
+        return batches(self, loader, num_batches=num_batches, progress=progress)
+
+    def regularization(self) -> Tensor:
+        """Return the sparsity term `c R` to add to the loss, a scalar with gradient to the embeddings (HAT Eq. 5).
+
+        Raises:
+            NoTaskError: The task has ended.
+        """
+        self._running()
+        runtime = self._runtime
+        if not runtime.gates:
+            return torch.zeros(())
+        spec, gates = runtime.spec.regularization, list(runtime.gates.values())
+        device, context = gates[0].embedding.device, runtime.gate_context
+        embeddings = torch.cat([gate.embedding.to(device) for gate in gates])
+        mask = annealed_gate(embeddings, context.scale.to(device), context.s_max, context.clamp_threshold)
+        return spec.factor * regularization([mask], [self._cumulative(mask)], spec.mode)
+
+    def _cumulative(self, like: Tensor) -> Tensor:
+        if self._context is not None:
+            return self._context.cumulative.to(like)
+        return torch.zeros_like(like)
+
+    def _running(self) -> ProtectedSteps:
+        if self._runtime.task is not self or self._steps is None:
+            raise NoTaskError(
+                f"Task {self.id!r} is not running. Use it inside its own block: `with session.task({self.id!r}) as task:`"
+            )
+        return self._steps
+
+    def __repr__(self) -> str:
+        """Show the id and whether it runs."""
+        return f"Task({self.id!r}, {'running' if self._runtime.task is self else 'not running'})"

@@ -1,0 +1,1 @@
+"""The label-taint forward: from an example batch to a `UnitGraph`."""

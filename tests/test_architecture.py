@@ -1,0 +1,146 @@
+"""The rules of the architecture: who imports whom, how long things are, who touches hooks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tree import ROOT, package_files
+
+FILES = package_files()
+MAX_FILE = 300
+MAX_BODY = 45
+# Hooks on modules and tensors belong to the one owner of handles; hooks on optimizer steps to what watches optimizers.
+MODULE_HOOK = re.compile(r"\bregister_(?!(?:optimizer_)?step_)(?:\w+_)?hook\(")
+STEP_HOOK = re.compile(r"\bregister_(?:optimizer_)?step_(?:pre|post)_hook\(")
+MODULE_HOOK_FILES = {"fgadahat_hooks/hooks.py"}
+STEP_HOOK_FILES = {"fgadahat_hooks/guard.py", "fgadahat_hooks/hooks.py", "fgadahat_hooks/steps.py"}
+
+# Which files, by the name they are installed under, may import a package of others.
+ONLY_IN = {
+    "accelerate": r"fgadahat_hooks/adapters/accelerate\.py",
+    "captum": r"fgadahat_hooks/importance/attribution(_\w+\.py|\.py|/.*)",
+    "lightning": r"fgadahat_hooks/adapters/lightning\.py",
+    "pytorch_lightning": r"$^",
+    "torchmetrics": r"fgadahat_hooks/metrics(\.py|/.*)",
+    "torchvision": r"$^",
+    "transformers": r"$^",
+    "yaml": r"fgadahat_hooks/spec_io\.py",
+}
+
+
+def imported_modules(source: str) -> set[str]:
+    """List the modules a source imports anywhere in it, `from a import b` as both `a` and `a.b`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def body_lengths(source: str) -> dict[str, int]:
+    """Map each function to the lines of its body, docstring not counted."""
+    lengths = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lengths[f"{node.name}:{node.lineno}"] = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+    return lengths
+
+
+def importers_of(package: str) -> set[str]:
+    """List the installed files that import a package, at whatever depth."""
+    return {
+        name
+        for name, path in FILES.items()
+        if any(module.split(".")[0] == package for module in imported_modules(path.read_text(encoding="utf-8")))
+    }
+
+
+def run_import_linter(config: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on the tree with a config file."""
+    call = "sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))"
+    script = f"import sys; from importlinter.cli import lint_imports; {call}"
+    command = [sys.executable, "-c", script, str(config)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_import_rules_hold() -> None:
+    done = run_import_linter(ROOT / "pyproject.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_import_rules_can_fail(tmp_path: Path) -> None:
+    config = tmp_path / "forbidden.toml"
+    config.write_text(
+        "[tool.importlinter]\nroot_package = 'fgadahat_hooks'\ninclude_external_packages = true\n"
+        "[[tool.importlinter.contracts]]\nname = 'no torch'\ntype = 'forbidden'\n"
+        "source_modules = ['fgadahat_hooks.functional']\nforbidden_modules = ['torch']\n",
+        encoding="utf-8",
+    )
+    done = run_import_linter(config)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no torch BROKEN" in done.stdout
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_IN))
+def test_others_packages_are_imported_only_where_they_may_be(package: str) -> None:
+    assert {name for name in importers_of(package) if not re.fullmatch(ONLY_IN[package], name)} == set()
+
+
+def test_nothing_imports_the_metrics() -> None:
+    metrics = {"fgadahat_hooks.metrics"}
+    users = {n for n, p in FILES.items() if metrics & imported_modules(p.read_text(encoding="utf-8"))}
+    assert users <= {"fgadahat_hooks/cli.py"}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("fgadahat_hooks/adapters/")])
+def test_adapters_use_public_names(name: str) -> None:
+    ours = re.findall(
+        r"^\s*(?:from|import) (fgadahat_hooks[\w.]*)", FILES[name].read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert set(ours) <= {"fgadahat_hooks", "fgadahat_hooks.errors"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_hooks_are_registered_only_where_they_are_owned(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8")
+    assert name in MODULE_HOOK_FILES or MODULE_HOOK.findall(text) == []
+    assert name in STEP_HOOK_FILES or STEP_HOOK.findall(text) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_short(name: str) -> None:
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= MAX_FILE
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bodies_are_short(name: str) -> None:
+    lengths = body_lengths(FILES[name].read_text(encoding="utf-8"))
+    assert {function: lines for function, lines in lengths.items() if lines > MAX_BODY} == {}
+
+
+def test_no_file_is_a_drawer_for_everything() -> None:
+    drawers = {"common.py", "helpers.py", "misc.py", "util.py", "utils.py"}
+    assert {name for name in FILES if Path(name).name in drawers} == set()
+
+
+def test_the_checks_can_fail() -> None:
+    body = "\n".join(["    x = 1"] * 50)
+    assert body_lengths(f'def f():\n    """Doc."""\n{body}\n') == {"f:1": 50}
+    assert imported_modules("def f():\n    from captum.attr import Saliency\n") == {
+        "captum.attr",
+        "captum.attr.Saliency",
+    }
+    assert MODULE_HOOK.search("handle = layer.register_forward_pre_hook(f)")
+    assert MODULE_HOOK.search("tensor.register_hook(f)")
+    assert not MODULE_HOOK.search("optimizer.register_step_post_hook(f)")
+    assert STEP_HOOK.search("optimizer.register_step_post_hook(f)")
+    assert STEP_HOOK.search("register_optimizer_step_pre_hook(f)")
