@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fgadahat_hooks.errors import BadCallError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from fgadahat_hooks.task import Task
+    from fgadahat_hooks import Task
 
 T = TypeVar("T")
 
 
-def batches(
-    task: Task, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False
-) -> Iterator[T]:
+def batches(task: Task, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False) -> Iterator[T]:
     """Go over one epoch of a loader and drive the task's batch events; `task.batches` is the same.
 
     Args:

@@ -95,7 +95,8 @@ def logits(model: nn.Module, data: TaskData) -> Tensor:
     """Return the model's outputs on a task's test images."""
     model.eval()
     with torch.no_grad():
-        return model(data.images)
+        out: Tensor = model(data.images)
+        return out
 
 
 def fine_tune(tasks: list[TaskData], epochs: int, tick: Callable[[], None]) -> Result:
@@ -121,9 +122,7 @@ def fine_tune(tasks: list[TaskData], epochs: int, tick: Callable[[], None]) -> R
     return result
 
 
-def with_gates(
-    spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Callable[[], None]
-) -> Result:
+def with_gates(spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Callable[[], None]) -> Result:
     """Train one task after the other on an attached model."""
     model = resnet18(weights=None)
     session = fh.attach(model, spec, example_inputs=torch.zeros(1, 3, 32, 32))

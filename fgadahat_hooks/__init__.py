@@ -1,7 +1,6 @@
 """Learn task after task on your own model without forgetting: HAT, AdaHAT and FG-AdaHAT gates by hooks."""
 
-from fgadahat_hooks import importance, registry
-from fgadahat_hooks import tables as _tables
+from fgadahat_hooks import registry
 from fgadahat_hooks.attach import attach
 from fgadahat_hooks.callbacks import (
     Callback,
@@ -17,10 +16,13 @@ from fgadahat_hooks.presets import preset
 from fgadahat_hooks.session import Session
 from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.spec_io import dump_spec, json_schema, load_spec
+from fgadahat_hooks.tables import fill_registry as _fill_registry
 from fgadahat_hooks.task import Task
 from fgadahat_hooks.verify import VerifyReport
 
 __version__ = "0.1.0"
+
+_fill_registry()
 
 __all__ = [
     "AttachSpec",

@@ -26,8 +26,8 @@ from fgadahat_hooks.policy import classify
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.session import Session
 from fgadahat_hooks.spec import AttachSpec, to_spec
-from fgadahat_hooks.task_tensors import TaskTensors
 from fgadahat_hooks.targets import Targets, find_targets
+from fgadahat_hooks.task_tensors import TaskTensors
 from fgadahat_hooks.trace import ExampleInputs, gateable_layers, trace
 
 
@@ -280,8 +280,7 @@ def _ignore(*_: Any) -> None:
 
 
 def _trace_first_batch(runtime: Runtime, targets: Targets) -> None:
-    handle = runtime.model.register_forward_pre_hook(_FirstBatch(runtime, targets), prepend=True, with_kwargs=True)
-    runtime.hooks.add(handle)
+    runtime.hooks.forward_pre(runtime.model, _FirstBatch(runtime, targets), first=True, kwargs=True)
 
 
 def _few_samples(tree: Any, keep: int = 2) -> Any:

@@ -62,6 +62,10 @@ class SpecError(FgadahatError, ValueError):
         lines = [f"  {p.path}: {p.message}" if p.path else f"  {p.message}" for p in self.problems]
         super().__init__("\n".join([f"The spec has {count}{where}:", *lines]))
 
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...], str | None]]:
+        """Pickle by what it was made of, so that it crosses process borders."""
+        return type(self), (self.problems, self.source)
+
 
 class UnknownNameError(FgadahatError, LookupError):
     """A registry has no such name."""

@@ -28,15 +28,23 @@ class HookSet:
         """Call `function(*args)` on close."""
         self._stack.callback(function, *args)
 
-    def forward_pre(self, module: nn.Module, hook: Callable[..., Any], *, first: bool = False) -> None:
+    def forward_pre(
+        self, module: nn.Module, hook: Callable[..., Any], *, first: bool = False, kwargs: bool = False
+    ) -> None:
         """Register a forward pre-hook; with `first` it runs before those already there."""
-        self.add(module.register_forward_pre_hook(hook, prepend=first))
+        self.add(module.register_forward_pre_hook(hook, prepend=first, with_kwargs=kwargs))
 
     def forward(
-        self, module: nn.Module, hook: Callable[..., Any], *, always: bool = False, first: bool = False
+        self,
+        module: nn.Module,
+        hook: Callable[..., Any],
+        *,
+        always: bool = False,
+        first: bool = False,
+        kwargs: bool = False,
     ) -> None:
         """Register a forward hook; with `always` it also runs when the forward raises."""
-        self.add(module.register_forward_hook(hook, always_call=always, prepend=first))
+        self.add(module.register_forward_hook(hook, always_call=always, prepend=first, with_kwargs=kwargs))
 
     def attribute(self, module: nn.Module, name: str, value: object) -> None:
         """Put a plain attribute beside a module's own, never registered as a parameter or child."""

@@ -29,8 +29,7 @@ def using_each(runtime: Runtime, tasks: Sequence[TaskId]) -> Iterator[None]:
     for task in distinct:
         runtime.record(task)
     with runtime.using(distinct[0]), HookSet.temporary() as hooks:
-        handle = runtime.model.register_forward_hook(_Merge(runtime, list(tasks), distinct), with_kwargs=True)
-        hooks.add(handle)
+        hooks.forward(runtime.model, _Merge(runtime, list(tasks), distinct), kwargs=True)
         yield
 
 

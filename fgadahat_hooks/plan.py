@@ -80,6 +80,9 @@ def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | Non
         spec: As for `attach`.
         example_inputs: As for `attach`, and needed here.
 
+    Returns:
+        The plan; `print` it for the table.
+
     Raises:
         SpecError: The spec is not valid.
         MatchError: Names in the spec do not fit the model.

@@ -87,7 +87,7 @@ class ProtectedSteps:
         self._runtime.callbacks.call("on_after_optimizer_step", self._context(), optimizer)
         held = optimizer_parameters(optimizer)
         bound = self._runtime.spec.gates.embedding_clamp
-        embeddings = [e for g in self._runtime.gates.values() if id(e := g.embedding) in held]
+        embeddings: list[Tensor] = [e for g in self._runtime.gates.values() if id(e := g.embedding) in held]
         with torch.no_grad():
             if embeddings:
                 torch._foreach_clamp_min_(embeddings, -bound)

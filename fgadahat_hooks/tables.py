@@ -7,9 +7,15 @@ from fgadahat_hooks.functional.adjust import SCHEDULERS
 from fgadahat_hooks.functional.aggregate import AGGREGATIONS
 from fgadahat_hooks.functional.summation import STRATEGIES
 
-for _name, _strategy in STRATEGIES.items():
-    registry.strategies.register(_name)(_strategy)
-for _name, _scheduler in SCHEDULERS.items():
-    registry.schedulers.register(_name)(_scheduler)
-for _name, _aggregation in AGGREGATIONS.items():
-    registry.aggregations.register(_name)(_aggregation)
+
+def fill_registry() -> None:
+    """Register every strategy, scheduler and aggregation under its name; entries that are there already stay."""
+    for name, strategy in STRATEGIES.items():
+        if name not in registry.strategies:
+            registry.strategies.register(name)(strategy)
+    for name, scheduler in SCHEDULERS.items():
+        if name not in registry.schedulers:
+            registry.schedulers.register(name)(scheduler)
+    for name, aggregation in AGGREGATIONS.items():
+        if name not in registry.aggregations:
+            registry.aggregations.register(name)(aggregation)

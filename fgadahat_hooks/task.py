@@ -22,7 +22,7 @@ from fgadahat_hooks.state import TaskId, TaskRecord
 from fgadahat_hooks.steps import ProtectedSteps
 
 T = TypeVar("T")
-O = TypeVar("O", bound=Optimizer)
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 class Task:
@@ -157,8 +157,9 @@ class Task:
         bad += [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
         if bad:
             raise NonFiniteError(
-                f"Task {self.id!r} cannot be stored: {len(bad)} tensor(s) of it hold NaN or infinity, first '{bad[0]}'. "
-                "Nothing was stored; earlier tasks are as they were. Lower the learning rate or clip gradients."
+                f"Task {self.id!r} cannot be stored: {len(bad)} tensor(s) of it hold NaN or infinity, first "
+                f"'{bad[0]}'. Nothing was stored; earlier tasks are as they were. Lower the learning rate or clip "
+                "gradients."
             )
         context.record = TaskRecord(masks, tensors, {}, self._num_classes)
         runtime.callbacks.call("on_task_end", context)
@@ -195,7 +196,7 @@ class Task:
             self._runtime.callbacks.call("on_task_start", self._context)
         return self._context
 
-    def protect(self, optimizer: O) -> O:
+    def protect(self, optimizer: AnyOptimizer) -> AnyOptimizer:
         """Protect finished tasks from an optimizer, and let its steps drive the callbacks; return it.
 
         Everything happens in the optimizer's step hooks, exactly once a real step: steps that a gradient scaler skips
@@ -215,7 +216,14 @@ class Task:
         return self._steps is not None and optimizer in self._steps
 
     def anneal(self, batch: int, num_batches: int) -> float:
-        """Set and return the gate scale for a batch of an epoch, both counted from 1 (HAT Eq. 3).
+        """Set and return the gate scale for a batch of an epoch (HAT Eq. 3).
+
+        Args:
+            batch: Number of the batch in its epoch, counted from 1.
+            num_batches: Number of batches of the epoch.
+
+        Returns:
+            The scale `s`: `1/s_max` for the first batch, exactly `s_max` for the last.
 
         Raises:
             NoTaskError: The task has ended.
@@ -229,7 +237,12 @@ class Task:
         return scale
 
     def begin_batch(self, batch: int, num_batches: int) -> None:
-        """Anneal, and tell the callbacks that a batch begins. `batches` does it for you."""
+        """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
+
+        Args:
+            batch: Number of the batch in its epoch, counted from 1.
+            num_batches: Number of batches of the epoch.
+        """
         self.anneal(batch, num_batches)
         if self._context is not None:
             self._runtime.callbacks.call("on_train_batch_start", self._context)
@@ -246,6 +259,9 @@ class Task:
             loader: A `DataLoader` or any iterable of batches.
             num_batches: Number of batches; needed if the loader has no length.
             progress: Show a progress bar (needs `rich`; silent when not on a terminal).
+
+        Yields:
+            The loader's batches, unchanged.
 
         Raises:
             BadCallError: The number of batches cannot be told, or the loader gives more than that.
@@ -278,7 +294,8 @@ class Task:
     def _running(self) -> ProtectedSteps:
         if self._runtime.task is not self or self._steps is None:
             raise NoTaskError(
-                f"Task {self.id!r} is not running. Use it inside its own block: `with session.task({self.id!r}) as task:`"
+                f"Task {self.id!r} is not running. Use it inside its own block: "
+                f"`with session.task({self.id!r}) as task:`."
             )
         return self._steps
 

@@ -26,8 +26,8 @@ class TaskTensors:
     def tensor(self, name: str) -> Tensor:
         """Return the live parameter or buffer of a name."""
         module, local = self._owner(name)
-        found = module._parameters.get(local)
-        found = found if found is not None else module._buffers.get(local)
+        parameter = module._parameters.get(local)
+        found = parameter if parameter is not None else module._buffers.get(local)
         if found is None:
             raise KeyError(name)
         return found

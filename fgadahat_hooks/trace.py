@@ -8,7 +8,7 @@ the parameter an operation uses, not by the module that was called, so layers wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,5 +146,3 @@ def _no_head(recorder: Recorder) -> str:
         "No Linear or Conv2d layer gives the model's output as it is, so the head cannot be told."
         f"{hint} For a model without a head, set heads.names: []."
     )
-
-

@@ -121,9 +121,8 @@ def _free_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, Tensor]]:
     zeros = torch.zeros_like(context.cumulative)
     for name, layer in context.layers.items():
         for part, shared in shared_values(context, layer, zeros, "min").items():
-            tensor = layer.module._parameters[part]
-            if tensor is not None:
-                yield f"{name}.{part}", tensor.data, (shared.protected == 0).expand(tensor.shape)
+            gated = layer.module.get_parameter(part)
+            yield f"{name}.{part}", gated.data, (shared.protected == 0).expand(gated.shape)
         embedding = layer.gate.embedding
         yield f"{name}.embedding", embedding.data, torch.ones_like(embedding, dtype=torch.bool)
     for policy in scratch.policies:

@@ -112,10 +112,20 @@ class Callback:
         """A batch is about to be used; the gate scale is set."""
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """An optimizer is about to make a real step; gradients are complete, parameters not yet changed."""
+        """An optimizer is about to make a real step; gradients are complete, parameters not yet changed.
+
+        Args:
+            context: The running task.
+            optimizer: The optimizer that steps; a task may have several.
+        """
 
     def on_after_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """The optimizer has changed the parameters."""
+        """The optimizer has changed the parameters.
+
+        Args:
+            context: The running task.
+            optimizer: The optimizer that has stepped.
+        """
 
     def on_train_batch_end(self, context: TaskContext) -> None:
         """The loop has asked for the next batch."""

@@ -130,9 +130,7 @@ class GradientAdjustCallback(Callback):
         seed = getattr(self.spec, "seed", None)
         if seed is not None:
             self._generator = torch.Generator(context.device).manual_seed(seed + context.number)
-        return {
-            name: shared_values(context, layer, importance, aggregation) for name, layer in context.layers.items()
-        }
+        return {name: shared_values(context, layer, importance, aggregation) for name, layer in context.layers.items()}
 
     def _rate_of(self, key: str, shared: Shared, sparsity: Tensor) -> Tensor:
         if key in self._constant:

@@ -131,7 +131,9 @@ class ImportanceCallback(Callback):
                 return
             with torch.no_grad():
                 h = output.detach() if activation is None else activation(output.detach())
-                mean = h.abs().mean([d for d in range(h.dim()) if d != axis % h.dim()], dtype=layer.gate.embedding.dtype)
+                mean = h.abs().mean(
+                    [d for d in range(h.dim()) if d != axis % h.dim()], dtype=layer.gate.embedding.dtype
+                )
                 before, count = self._activations.get(name, (0.0, 0.0))
                 self._activations[name] = (before + mean * h.shape[0], count + h.shape[0])
 

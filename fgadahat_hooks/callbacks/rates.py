@@ -109,8 +109,9 @@ def shared_values(context: TaskContext, layer: GatedLayer, importance: Tensor, a
     values = _spread(layer, importance, aggregation, highest)
     finished = context.state.finished
     parts = {"weight": 0, "bias": 1} if layer.bias is not None else {"weight": 0}
+    device = layer.weight.device
     return {
-        name: Shared(*(v[k].to(layer.weight.device) for v in (masks, counts, values)), finished, context.number)
+        name: Shared(masks[k].to(device), counts[k].to(device), values[k].to(device), finished, context.number)
         for name, k in parts.items()
     }
 

@@ -25,7 +25,7 @@ class TaintMode(TorchDispatchMode):
 
     def __init__(self, recorder: Recorder) -> None:
         """Start with an empty module stack."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.stack: list[str] = []
         self.norms: list[str] = []
@@ -72,9 +72,7 @@ class TaintMode(TorchDispatchMode):
         name = self.recorder.owners.get(key) or (self._copies[key][1] if key in self._copies else None)
         return None if name is None else self.recorder.records[name]
 
-    def _uses_weight(
-        self, base: str, func: Any, args: Any, kwargs: Any, out: Any, tensors: list[Tensor]
-    ) -> bool:
+    def _uses_weight(self, base: str, func: Any, args: Any, kwargs: Any, out: Any, tensors: list[Tensor]) -> bool:
         """Handle an operation that reads a recorded weight; return whether the output has been labelled."""
         used = [(t, owner) for t in tensors if (owner := self._owner(t)) is not None]
         if not used:
@@ -83,9 +81,20 @@ class TaintMode(TorchDispatchMode):
         if base in _COPIES and out.stride() == t.stride() and t.storage_offset() == 0:
             self._copies[storage_key(out)] = (StorageWeakRef(out.untyped_storage()), owner.name)
             return True
-        if len(used) == 1 and base == "convolution" and args[1] is t and not args[6] and self._convolve(owner, args, out):
+        if (
+            len(used) == 1
+            and base == "convolution"
+            and args[1] is t
+            and not args[6]
+            and self._convolve(owner, args, out)
+        ):
             return True
-        if len(used) == 1 and base in _MATMULS and args[_MATMULS[base][1]] is t and self._multiply(owner, base, args, out):
+        if (
+            len(used) == 1
+            and base in _MATMULS
+            and args[_MATMULS[base][1]] is t
+            and self._multiply(owner, base, args, out)
+        ):
             return True
         for _, record in used:
             self.recorder.mix(record)
@@ -93,7 +102,7 @@ class TaintMode(TorchDispatchMode):
 
     def _convolve(self, record: LayerRecord, args: Any, out: Tensor) -> bool:
         x, weight, bias = args[:3]
-        if weight.shape != record.module.weight.shape or args[8] != getattr(record.module, "groups", 1):
+        if weight.shape != record.weight.shape or args[8] != getattr(record.module, "groups", 1):
             return False
         store, table = self.recorder.store, self.recorder.table
         labels = store.get(x)
@@ -140,14 +149,16 @@ def _grid(weight: Tensor, record: LayerRecord) -> tuple[Tensor, Tensor] | None:
     """Return row and input-feature numbers of the columns and rows of a view `(..., K, N)` of a weight; None if odd."""
     if weight.dim() > 2 and any(s != 0 and n > 1 for s, n in zip(weight.stride()[:-2], weight.shape[:-2], strict=True)):
         return None
-    width = record.module.weight[0].numel() if record.units else 0
+    width = record.weight[0].numel() if record.units else 0
     if width != record.kind.inputs(record.module) or width == 0:
         return None
-    (k, n), (step, jump), offset = weight.shape[-2:], weight.stride()[-2:], weight.storage_offset()
+    k, n = int(weight.shape[-2]), int(weight.shape[-1])
+    step, jump, offset = int(weight.stride(-2)), int(weight.stride(-1)), int(weight.storage_offset())
     last = offset % width + (k - 1) * step
     if jump % width or last >= width:
         return None
-    return offset // width + torch.arange(n) * (jump // width), offset % width + torch.arange(k) * step
+    rows, columns = torch.arange(n) * (jump // width), torch.arange(k) * step
+    return offset // width + rows, offset % width + columns
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

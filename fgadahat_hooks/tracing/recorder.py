@@ -15,9 +15,7 @@ from fgadahat_hooks.layers import LayerType
 from fgadahat_hooks.tracing.labels import LIVE, ZERO, LabelTable
 from fgadahat_hooks.tracing.store import LabelStore, storage_key
 
-ACTIVATIONS = frozenset(
-    "relu gelu silu hardswish leaky_relu elu selu celu tanh hardtanh mish".split()
-)
+ACTIVATIONS = frozenset("relu gelu silu hardswish leaky_relu elu selu celu tanh hardtanh mish".split())
 
 
 @dataclass
@@ -40,6 +38,11 @@ class LayerRecord:
     read_elsewhere: bool = False
     readers: dict[str, list[Activation | None]] = field(default_factory=lambda: {"raw": [], "normed": []})
     read_site: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight."""
+        return self.module.get_parameter("weight")
 
     @property
     def units(self) -> int:
@@ -85,10 +88,9 @@ class Recorder:
         self._atoms += 2 * record.units
         if probe:
             self.table.add_probes(range(record.raw, self._atoms))
-        weight, bias = module.weight, module.bias
-        assert isinstance(weight, Tensor)  # noqa: S101 - only layers with a weight of their own are recorded
-        self.owners[storage_key(weight)] = name
-        if isinstance(bias, Tensor):
+        self.owners[storage_key(record.weight)] = name
+        bias = module._parameters.get("bias")
+        if bias is not None:
             self.store.put(bias, self.atoms(record, "raw"))
 
     def atoms(self, record: LayerRecord, kind: str) -> Tensor:

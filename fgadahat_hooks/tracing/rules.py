@@ -64,7 +64,9 @@ def _is_zero(x: Any) -> bool:
 
 # ------------------------------------------------------------------ element-wise, zero stays zero
 @rule(
-    *("relu relu6 gelu silu hardswish leaky_relu elu celu selu tanh abs neg sqrt square sin asin sinh atan sign").split(),
+    *(
+        "relu relu6 gelu silu hardswish leaky_relu elu celu selu tanh abs neg sqrt square sin asin sinh atan sign"
+    ).split(),
     *("round floor ceil trunc erf mish dropout alpha_dropout native_dropout hardshrink softshrink expm1 log1p").split(),
     *("nan_to_num prelu _prelu_kernel positive rrelu_with_noise detach alias sgn asinh atanh erfinv frac").split(),
 )
@@ -104,7 +106,7 @@ def _product(call: Call) -> Tensor:
 
 @rule("div", "true_divide", "floor_divide")
 def _quotient(call: Call) -> Tensor:
-    return torch.broadcast_tensors(call.labels(call.args[0]), call.labels(call.args[1]))[0]
+    return call.labels(call.args[0]).expand(call.shape)
 
 
 @rule("addcmul")
@@ -155,7 +157,9 @@ def _same_elements(call: Call) -> Tensor:
 
 
 @rule(
-    *("roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col rot90 tril").split(),
+    *(
+        "roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col rot90 tril"
+    ).split(),
     *("triu reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d diagonal_copy unfold_copy").split(),
     *("upsample_nearest1d upsample_nearest2d upsample_nearest3d _reshape_copy view_copy expand_copy").split(),
 )
