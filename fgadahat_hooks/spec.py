@@ -95,7 +95,7 @@ class HeadsSpec(Block):
     names: NamesOrNone = Field(
         default=None,
         description="Exact dotted names of the modules that give the logits: one or a list; null lets the trace find "
-        "them.",
+        "them, an empty list says that the model has none.",
     )
     mode: Literal["per_task", "shared"] = Field(
         default="per_task",
@@ -134,12 +134,12 @@ class AttachSpec(Block):
     norms: Literal["per_task", "freeze", "share"] = Field(
         default="per_task",
         description="Affine parameters and running statistics of norm layers. 'per_task': a copy for each task. "
-        "'freeze': as before the first task. 'share': trained by all tasks, which is not protected.",
+        "'freeze': as the first task leaves them. 'share': trained by all tasks, which is not protected.",
     )
     rest: Literal["freeze", "per_task", "share"] = Field(
         default="freeze",
-        description="Every other parameter and buffer outside the gated layers. 'freeze': as before the first task. "
-        "'per_task': a copy for each task. 'share': trained by all tasks, which is not protected.",
+        description="Every other parameter and buffer outside the gated layers. 'freeze': as the first task leaves "
+        "them. 'per_task': a copy for each task. 'share': trained by all tasks, which is not protected.",
     )
     regularization: RegularizationSpec = Field(
         default_factory=RegularizationSpec, description="The sparsity regulariser that is added to the loss."

@@ -117,7 +117,7 @@ _SCHEMA_OR_NULL = {"anyOf": [*_SCHEMA["anyOf"], {"type": "null"}]}
 Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(_as_tuple), WithJsonSchema(_SCHEMA), _PATTERNS]
 SomePatterns = Annotated[Patterns, AfterValidator(_some)]
 NamesOrNone = Annotated[
-    Annotated[tuple[_Name, ...], BeforeValidator(_as_tuple), AfterValidator(_some)] | None,
+    Annotated[tuple[_Name, ...], BeforeValidator(_as_tuple)] | None,
     WithJsonSchema(_SCHEMA_OR_NULL),
     Expected("a name, a list of names, or null", item="a name as text"),
 ]

@@ -30,6 +30,7 @@ class ProtectedSteps:
         self._context = context
         self._fresh = fresh
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._ready: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._grads: list[tuple[nn.Parameter, Tensor]] = []
         self._versions: list[tuple[str, nn.Parameter, int]] = []
         self._saved: list[tuple[nn.Parameter, Tensor]] = []
@@ -74,10 +75,22 @@ class ProtectedSteps:
         return task.hooks
 
     # ---------------------------------------------------------------- around a step
+    def gradients_ready(self, optimizer: Optimizer) -> None:
+        """Let the callbacks see an optimizer's gradients now; see `Task.gradients_ready`."""
+        if optimizer not in self._optimizers:
+            raise ForeignOptimizerError(
+                f"{type(optimizer).__name__} is not protected in this task. Call `task.protect(optimizer)` first."
+            )
+        self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
+        self._ready.add(optimizer)
+
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Step pre-hook."""
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
         self._check(optimizer, closure is not None)
+        if optimizer not in self._ready:
+            self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
+        self._ready.discard(optimizer)
         self._runtime.callbacks.call("on_before_optimizer_step", self._context(), optimizer)
         self._hold_frozen(optimizer_parameters(optimizer), closure is not None)
 

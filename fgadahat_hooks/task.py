@@ -14,7 +14,7 @@ from fgadahat_hooks import heads
 from fgadahat_hooks.callbacks.base import TaskContext
 from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NonFiniteError, NoTaskError, TaskRunningError
 from fgadahat_hooks.functional.mask import anneal, annealed_gate, initial_embedding
-from fgadahat_hooks.functional.sparsity import regularization
+from fgadahat_hooks.functional.sparsity import regularization_line
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
@@ -45,6 +45,7 @@ class Task:
         self._steps: ProtectedSteps | None = None
         self._before: dict[str, Tensor] = {}
         self._embeddings: dict[str, Tensor] = {}
+        self._line: tuple[Tensor, Tensor] | None = None
 
     # ---------------------------------------------------------------- begin and end
     def __enter__(self) -> Task:
@@ -62,7 +63,7 @@ class Task:
         try:
             self._prepare()
             runtime.gate_context.mode = GateMode.TASK
-            runtime.gate_context.scale = torch.tensor(float(runtime.spec.gates.s_max))
+            self._set_scale(runtime.spec.gates.s_max)
             if runtime.traced:
                 self.context()
         except BaseException:
@@ -211,6 +212,18 @@ class Task:
         self._running().add(optimizer)
         return optimizer
 
+    def gradients_ready(self, optimizer: Optimizer) -> None:
+        """Say that the gradients of a step are complete, before you clip them.
+
+        Importance is measured on gradients before clipping. A loop that clips between `backward` and `step` calls this
+        in front of it; in any other loop the step itself is early enough.
+
+        Raises:
+            NoTaskError: The task has ended.
+            ForeignOptimizerError: The optimizer is not protected in this task.
+        """
+        self._running().gradients_ready(optimizer)
+
     def protects(self, optimizer: Optimizer) -> bool:
         """Return whether an optimizer was protected in this task."""
         return self._steps is not None and optimizer in self._steps
@@ -232,9 +245,15 @@ class Task:
         steps = self._running()
         context = self._runtime.gate_context
         scale = anneal(batch, num_batches, context.s_max)
-        context.scale = torch.tensor(scale, device=context.scale.device)
+        self._set_scale(scale)
         steps.annealed = True
         return scale
+
+    def _set_scale(self, scale: float) -> None:
+        """Set the gate scale in the precision of the embeddings: a model in float64 keeps all its digits."""
+        context, first = self._runtime.gate_context, next(iter(self._runtime.gates.values()), None)
+        dtype = torch.float32 if first is None else first.embedding.dtype
+        context.scale = torch.tensor(float(scale), dtype=dtype, device=context.scale.device)
 
     def begin_batch(self, batch: int, num_batches: int) -> None:
         """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
@@ -280,16 +299,20 @@ class Task:
         runtime = self._runtime
         if not runtime.gates:
             return torch.zeros(())
-        spec, gates = runtime.spec.regularization, list(runtime.gates.values())
-        device, context = gates[0].embedding.device, runtime.gate_context
+        gates, context = list(runtime.gates.values()), runtime.gate_context
+        device = gates[0].embedding.device
         embeddings = torch.cat([gate.embedding.to(device) for gate in gates])
         mask = annealed_gate(embeddings, context.scale.to(device), context.s_max, context.clamp_threshold)
-        return spec.factor * regularization([mask], [self._cumulative(mask)], spec.mode)
+        constant, slope = self._sparsity_line(mask)
+        return torch.add(constant, torch.dot(slope, mask)) * runtime.spec.regularization.factor
 
-    def _cumulative(self, like: Tensor) -> Tensor:
-        if self._context is not None:
-            return self._context.cumulative.to(like)
-        return torch.zeros_like(like)
+    def _sparsity_line(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sparsity term as a line in the masks; it stays the same all through the task."""
+        known = self._line is not None and self._line[1].device == like.device and len(self._line[1]) == len(like)
+        if self._line is None or not known:
+            cumulative = torch.zeros_like(like) if self._context is None else self._context.cumulative.to(like)
+            self._line = regularization_line(cumulative.detach(), self._runtime.spec.regularization.mode)
+        return self._line
 
     def _running(self) -> ProtectedSteps:
         if self._runtime.task is not self or self._steps is None:

@@ -99,7 +99,8 @@ class Callback:
     Attributes:
         key: Unique among the callbacks of a session; the name its state is saved under.
         priority: Callbacks are called in rising priority, equal ones in the order given. Importance is 10, summation
-            20, gradient adjustment 90; a user's callback comes between them by default.
+            20, gradient adjustment 90; a user's callback comes between them by default. An instance may set its own
+            for the steps; tasks end in the order of the classes, so that importance is always there to be summed.
     """
 
     key: ClassVar[str] = ""
@@ -110,6 +111,16 @@ class Callback:
 
     def on_train_batch_start(self, context: TaskContext) -> None:
         """A batch is about to be used; the gate scale is set."""
+
+    def on_gradients_ready(self, context: TaskContext, optimizer: Optimizer) -> None:
+        """The gradients of a real step are complete, and neither clipped nor adjusted yet.
+
+        Called right before `on_before_optimizer_step`, or earlier if the loop says so by `task.gradients_ready`.
+
+        Args:
+            context: The running task.
+            optimizer: The optimizer that is going to step.
+        """
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
         """An optimizer is about to make a real step; gradients are complete, parameters not yet changed.
@@ -164,6 +175,7 @@ class CallbackList:
             DuplicateNameError: Two callbacks have the same key.
         """
         self.items = sorted(callbacks, key=lambda callback: callback.priority)
+        self._at_task_end = sorted(self.items, key=lambda callback: type(callback).priority)
         keys = [callback.state_key for callback in self.items]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
@@ -174,7 +186,7 @@ class CallbackList:
 
     def call(self, event: str, *args: object) -> None:
         """Call one event of every callback."""
-        for callback in self.items:
+        for callback in self._at_task_end if event == "on_task_end" else self.items:
             getattr(callback, event)(*args)
 
 

@@ -60,7 +60,17 @@ class ImportanceCallback(Callback):
             for layer in context.layers.values():
                 self._watch(context, layer)
 
+    def on_gradients_ready(self, context: TaskContext, optimizer: Optimizer) -> None:
+        """Measure this step on its raw gradients."""
+        if self.spec.gradient == "raw":
+            self._measure(context, optimizer)
+
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
+        """Measure this step on its adjusted gradients, as the reference implementation does."""
+        if self.spec.gradient == "adjusted":
+            self._measure(context, optimizer)
+
+    def _measure(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Measure this step, on the layers whose weights the optimizer steps."""
         held = optimizer_parameters(optimizer)
         layers = [layer for layer in context.layers.values() if id(layer.weight) in held]

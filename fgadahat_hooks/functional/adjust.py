@@ -33,7 +33,7 @@ def fg_adahat_rate(importance: Tensor, factor: Tensor | float, alpha: float) -> 
         factor: `c` of a scheduler, a scalar or one value a weight.
         alpha: Adjustment intensity > 0.
     """
-    return 1 / (factor * importance / alpha + 1)
+    return (importance * (factor / alpha)).add_(1).reciprocal_()
 
 
 def filter_by_cumulative_mask(importance: Tensor, protected: Tensor) -> Tensor:

@@ -70,6 +70,20 @@ def regularization(masks: Sequence[Tensor], cumulative: Sequence[Tensor], mode: 
     return _MODES[mode](masks, cumulative)
 
 
+def regularization_line(cumulative: Tensor, mode: str = "original") -> tuple[Tensor, Tensor]:
+    """Return `b` and `w` with `R(m) = b + w . m`: the sparsity term is affine in the masks, one product a step.
+
+    Args:
+        cumulative: Masks of all earlier tasks over all units, joined, `(total units,)`.
+        mode: `original` or `cross`.
+    """
+    with torch.enable_grad():
+        nothing = torch.zeros_like(cumulative, requires_grad=True)
+        at_zero = regularization([nothing], [cumulative], mode)
+        (slope,) = torch.autograd.grad(at_zero, nothing)
+    return at_zero.detach(), slope
+
+
 def layer_sparsity(mask: Tensor, cumulative: Tensor) -> Tensor:
     """Return `R_l = sum_i m (1 - M) / sum_i (1 - M)` of one layer, a scalar (in AdaHAT Eq. 9 and FG-AdaHAT Eq. 3).
 

@@ -162,11 +162,6 @@ SPECS: list[SpecCase] = [
         ("heads.mode: expected one of 'per_task', 'shared', got 'share'. Did you mean 'shared'?",),
     ),
     SpecCase(
-        "heads_without_names",
-        {"heads": {"names": []}},
-        ("heads.names: expected at least one, got an empty list. Leave the key out to use the default.",),
-    ),
-    SpecCase(
         "head_without_letters", {"heads": {"names": ["fc", ""]}}, ("heads.names[1]: expected a name as text, got ''.",)
     ),
     SpecCase(
