@@ -16,7 +16,7 @@ from fgadahat_hooks.callbacks import (
     ImportanceCallback,
     SummationCallback,
 )
-from fgadahat_hooks.callbacks.importance import check_readable
+from fgadahat_hooks.callbacks.importance import check_capable
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
 from fgadahat_hooks.gate import GATE, Gate, GateContext, install_fold, install_norm, install_output
 from fgadahat_hooks.graph import UnitGraph
@@ -99,8 +99,8 @@ def check_capabilities(callbacks: CallbackList, graph: UnitGraph) -> None:
         CapabilityError: Names the layers and what to use instead.
     """
     for callback in callbacks.items:
-        if isinstance(callback, ImportanceCallback) and "activation" in callback.measure.needs:
-            check_readable(callback.measure.name, graph)
+        if isinstance(callback, ImportanceCallback):
+            check_capable(callback.measure, graph)
 
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:

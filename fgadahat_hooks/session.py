@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
+from fgadahat_hooks.callbacks.rates import spread
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.graph import UnitGraph
@@ -190,6 +191,36 @@ class Session:
             name: {task: float(record.masks[name].double().mean()) for task, record in records.items()}
             for name in self.graph.layers
         }
+
+    def clip_grad_by_mask(self, mask: Mapping[str, Tensor], aggregation: str = "min") -> None:
+        """Multiply the gradients of gated weights and biases by a mask of units, in place (the form of HAT Eq. 2).
+
+        Each weight takes the aggregation of its own unit's and its input's value; a bias, and a weight of a layer that
+        no gated layer feeds, its own unit's alone. An input that is always live counts as 1.
+
+        Args:
+            mask: One factor a unit, `(units,)` for each gated layer by name.
+            aggregation: `min`, `max` or `mean` of the two units' factors.
+
+        Raises:
+            BadCallError: A layer is missing, unknown, or has another number of units; the aggregation is unknown.
+        """
+        layers = self._runtime.layers()
+        wrong = [n for n, layer in layers.items() if n not in mask or mask[n].shape != (layer.info.units,)]
+        wrong += [n for n in mask if n not in layers]
+        if wrong:
+            raise BadCallError(
+                "Expected one tensor of shape (units,) for every gated layer, but it is missing, unknown or of another "
+                f"shape for: {', '.join(map(repr, wrong[:5]))}. `session.cumulative_mask` shows the form."
+            )
+        joined = self.graph.join({name: mask[name].to(torch.get_default_dtype()) for name in layers})
+        with torch.no_grad():
+            for layer in layers.values():
+                for parameter, factor in zip(
+                    (layer.weight, layer.bias), spread(layer, joined, aggregation, 1.0), strict=True
+                ):
+                    if parameter is not None and parameter.grad is not None:
+                        parameter.grad.mul_(factor.to(parameter.grad))
 
     # ---------------------------------------------------------------- proof, and the way back
     def verify(self, inputs: ExampleInputs | None = None) -> VerifyReport:

@@ -12,14 +12,15 @@ from torch.optim import Optimizer
 
 from fgadahat_hooks import heads
 from fgadahat_hooks.callbacks.base import TaskContext
-from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NonFiniteError, NoTaskError, TaskRunningError
-from fgadahat_hooks.functional.mask import anneal, annealed_gate, initial_embedding
+from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NoTaskError, TaskRunningError
+from fgadahat_hooks.functional.mask import anneal, annealed_gate
 from fgadahat_hooks.functional.sparsity import regularization_line
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import TaskId, TaskRecord
 from fgadahat_hooks.steps import ProtectedSteps
+from fgadahat_hooks.swap import TaskSwap
 
 T = TypeVar("T")
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -43,8 +44,7 @@ class Task:
         self.hooks = HookSet()
         self._context: TaskContext | None = None
         self._steps: ProtectedSteps | None = None
-        self._before: dict[str, Tensor] = {}
-        self._embeddings: dict[str, Tensor] = {}
+        self._swap = TaskSwap(runtime, num_classes)
         self._line: tuple[Tensor, Tensor] | None = None
 
     # ---------------------------------------------------------------- begin and end
@@ -58,10 +58,10 @@ class Task:
         """
         self._check()
         runtime = self._runtime
-        self._remember()
+        self._swap.remember()
         runtime.task = self
         try:
-            self._prepare()
+            self._steps = ProtectedSteps(runtime, self.context, self._swap.begin())
             runtime.gate_context.mode = GateMode.TASK
             self._set_scale(runtime.spec.gates.s_max)
             if runtime.traced:
@@ -93,40 +93,6 @@ class Task:
             )
         heads.check_num_classes(self._num_classes, runtime.graph.heads, runtime.model)
 
-    def _remember(self) -> None:
-        self._before = self._runtime.tensors.copy()
-        self._embeddings = {n: g.embedding.detach().clone() for n, g in self._runtime.gates.items()}
-
-    def _prepare(self) -> None:
-        """Set embeddings and the tensors that every task has for itself."""
-        runtime = self._runtime
-        fresh: list[Tensor] = [gate.embedding for gate in runtime.gates.values()]
-        first = runtime.state.finished == 0
-        with torch.no_grad():
-            for name, gate in runtime.gates.items():
-                e, last = gate.embedding, None if first else self._embeddings[name]
-                bound = runtime.spec.gates.embedding_clamp
-                drawn = initial_embedding(e.numel(), runtime.spec.gates.init, last, dtype=e.dtype, device=e.device)
-                e.copy_(drawn.clamp(-bound, bound))
-                e.grad = None
-        if not first:
-            runtime.tensors.put(runtime.initial, copy=True)
-            fresh += [runtime.tensors.tensor(name) for name in runtime.initial]
-        fresh += self._renew_heads(first)
-        self._steps = ProtectedSteps(runtime, self.context, fresh)
-
-    def _renew_heads(self, first: bool) -> list[Tensor]:
-        """Give the task a new head unless it is the first and its head fits."""
-        runtime = self._runtime
-        names = [p.name for p in runtime.policies if p.role == "head" and p.kind == "parameter"]
-        parameters = [runtime.tensors.tensor(name) for name in names]
-        if runtime.spec.heads.mode == "shared" and not first and self._num_classes is None:
-            return []
-        wanted = self._num_classes if self._num_classes is not None else runtime.num_classes
-        if first and (wanted is None or all(p.shape[0] == wanted for p in parameters)):
-            return []
-        return heads.renew(runtime.tensors, runtime.graph.heads, wanted, runtime.tied)
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -149,32 +115,16 @@ class Task:
         self._close()
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
-        runtime = self._runtime
         context = self.context()
-        masks = {name: (gate.embedding.detach() > 0).cpu() for name, gate in runtime.gates.items()}
-        newest = list(runtime.state.records.values())[-1:]
-        tensors = runtime.tensors.copy(newest[0].tensors if newest else None)
-        bad = [n for n, g in runtime.gates.items() if not bool(torch.isfinite(g.embedding).all())]
-        bad += [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-        if bad:
-            raise NonFiniteError(
-                f"Task {self.id!r} cannot be stored: {len(bad)} tensor(s) of it hold NaN or infinity, first "
-                f"'{bad[0]}'. Nothing was stored; earlier tasks are as they were. Lower the learning rate or clip "
-                "gradients."
-            )
-        context.record = TaskRecord(masks, tensors, {}, self._num_classes)
-        runtime.callbacks.call("on_task_end", context)
+        context.record = self._swap.record(self.id)
+        self._runtime.callbacks.call("on_task_end", context)
         return context.record, context
 
     def _abort(self) -> None:
         """Put back what the task had replaced; stored tasks were never touched."""
-        runtime = self._runtime
         if self._context is not None:
-            runtime.callbacks.call("on_task_abort", self._context)
-        runtime.tensors.put(self._before, copy=True)
-        with torch.no_grad():
-            for name, value in self._embeddings.items():
-                runtime.gates[name].embedding.copy_(value)
+            self._runtime.callbacks.call("on_task_abort", self._context)
+        self._swap.roll_back()
         self._close()
 
     def _close(self) -> None:
@@ -182,7 +132,7 @@ class Task:
         if self._context is not None:
             self._context.hooks.close()
         self.hooks.close()
-        self._before, self._embeddings = {}, {}
+        self._swap.forget()
         runtime.task = None
         runtime.gate_context.mode = runtime.rest_mode()
 

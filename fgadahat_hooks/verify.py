@@ -63,6 +63,8 @@ def verify(runtime: Runtime, inputs: Any = None) -> VerifyReport:
         for _, tensor, _, free in saved:
             _overwrite(tensor, free)
         changed = _changed(before, _logits(scratch, inputs))
+        for _, tensor, value, _ in saved:
+            tensor.copy_(value)
         leaks = _blame(scratch, inputs, before, saved) if changed else {}
     free_count = sum(int(free.sum()) for _, _, free in entries)
     total = sum(tensor.numel() for _, tensor, _ in entries)
@@ -143,20 +145,21 @@ def _blame(
     before: dict[TaskId, list[Tensor]],
     saved: list[tuple[str, Tensor, Tensor, Tensor]],
 ) -> dict[str, tuple[TaskId, ...]]:
-    """Overwrite one tensor at a time to find those that leak."""
-    leaks = {}
+    """Find the tensors that leak, each by itself; a group that leaks nothing together is not looked into."""
+    for _, tensor, value, free in saved:
+        tensor.copy_(value)
+        _overwrite(tensor, free)
+    found = _changed(before, _logits(scratch, inputs))
     for _, tensor, value, _ in saved:
         tensor.copy_(value)
-    for name, tensor, value, free in saved:
-        _overwrite(tensor, free)
-        found = _changed(before, _logits(scratch, inputs))
-        tensor.copy_(value)
-        if found:
-            leaks[name] = found
-    return leaks
+    if not found or len(saved) == 1:
+        return {saved[0][0]: found} if found else {}
+    half = len(saved) // 2
+    parts = (_blame(scratch, inputs, before, part) for part in (saved[:half], saved[half:]))
+    return {name: tasks for part in parts for name, tasks in part.items()}
 
 
 def _policies(runtime: Runtime, leaks: dict[str, tuple[TaskId, ...]]) -> str:
-    by_name = {p.name: p for p in runtime.policies}
+    by_name = {p.name: p for p in runtime.policies if p.protection == "shared"}
     found = [f"{name}: {by_name[name].protection} ({by_name[name].reason})" for name in leaks if name in by_name]
-    return "; ".join(found) or "none of them is by choice; please report this model"
+    return "; ".join(found) or "none of them is shared by choice; please report this model"

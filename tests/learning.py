@@ -53,7 +53,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "sgd_kept": lambda: Recipe(lambda groups: SGD(groups, momentum=0.9), 0.01, weight_decay=0.01, keep=True),
     "adam": lambda: Recipe(Adam, 1e-3),
     "adamw": lambda: Recipe(AdamW, 1e-3, weight_decay=0.1),
-    "rmsprop": lambda: Recipe(RMSprop, 1e-3),
+    "rmsprop": lambda: Recipe(RMSprop, 2e-4),
 }
 
 

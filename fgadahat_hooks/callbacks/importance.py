@@ -12,9 +12,12 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.base import Callback, GatedLayer, TaskContext, optimizer_parameters
 from fgadahat_hooks.errors import CapabilityError, NonFiniteError
 from fgadahat_hooks.functional.scale import finish_importance, min_max
-from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.graph import Consumer, UnitGraph
 from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
 from fgadahat_hooks.spec import to_importance
+
+_SHOWN = 5
+"""How many layers an error names."""
 
 
 class ImportanceCallback(Callback):
@@ -46,17 +49,18 @@ class ImportanceCallback(Callback):
         self._measured = 0
         self._steps = 0
         self._activations: dict[str, tuple[Tensor, float]] = {}
+        self._consumers: dict[str, list[Consumer]] = {}
 
     # ---------------------------------------------------------------- events
     def on_task_start(self, context: TaskContext) -> None:
         """Start from nothing; watch the outputs if the measure needs them.
 
         Raises:
-            CapabilityError: The measure needs the output of a layer whose output no module shows.
+            CapabilityError: The measure cannot be computed on this model.
         """
         self._reset()
+        check_capable(self.measure, context.graph)
         if "activation" in self.measure.needs:
-            check_readable(self.measure.name, context.graph)
             for layer in context.layers.values():
                 self._watch(context, layer)
 
@@ -118,17 +122,27 @@ class ImportanceCallback(Callback):
 
     def _view(self, context: TaskContext, layer: GatedLayer) -> LayerView:
         name = layer.info.name
-        consumers: tuple[ConsumerView, ...] = ()
-        if "consumers" in self.measure.needs:
-            consumers = tuple(
-                ConsumerView(c.layer, module, kind, module.weight, module.weight.grad, c.unit, c.feature)  # type: ignore[arg-type]
-                for c in context.graph.consumers(name)
-                for module, kind in (context.readers[c.layer],)
-            )
+        consumers = []
+        for c in self._consumers_of(context, layer):
+            module, kind = context.readers[c.layer]
+            weight = module.get_parameter("weight")
+            consumers.append(ConsumerView(c.layer, module, kind, weight, weight.grad, c.unit, c.feature))
         total, count = self._activations.get(name, (None, 0.0))
         activation = None if total is None else total / count
         weight = layer.weight
-        return LayerView(name, layer.module, layer.kind, layer.info.units, weight, weight.grad, activation, consumers)
+        return LayerView(
+            name, layer.module, layer.kind, layer.info.units, weight, weight.grad, activation, tuple(consumers)
+        )
+
+    def _consumers_of(self, context: TaskContext, layer: GatedLayer) -> list[Consumer]:
+        """Return who reads a layer, looked up once a task, if the measure needs to know."""
+        if "consumers" not in self.measure.needs:
+            return []
+        name, device = layer.info.name, layer.weight.device
+        if name not in self._consumers:
+            found = context.graph.consumers(name)
+            self._consumers[name] = [Consumer(c.layer, c.unit.to(device), c.feature.to(device)) for c in found]
+        return self._consumers[name]
 
     # ---------------------------------------------------------------- activations
     def _watch(self, context: TaskContext, layer: GatedLayer) -> None:
@@ -164,17 +178,27 @@ class ImportanceCallback(Callback):
         self._total, self._measured, self._steps = state["total"], state["measured"], state["steps"]
 
 
-def check_readable(measure: str, graph: UnitGraph) -> None:
-    """Refuse a measure of activations if some layer's output is shown by no module.
+def check_capable(measure: Measure, graph: UnitGraph) -> None:
+    """Refuse a measure that cannot be computed on a model.
 
     Raises:
         CapabilityError: Names the layers and what to use instead.
     """
-    hidden = [name for name, layer in graph.layers.items() if layer.read is None]
-    if hidden:
+    if "activation" in measure.needs:
+        hidden = [name for name, layer in graph.layers.items() if layer.read is None]
+        what = "the activations of {} that the model uses functionally, so that no module puts them out"
+        _refuse(measure.name, hidden, what)
+    if "consumers" in measure.needs:
+        unread = [name for name in graph.layers if not graph.consumers(name)]
+        what = "the weights that read each unit, but of {} no reader is known (a norm or an unknown operation hides it)"
+        _refuse(measure.name, unread, what)
+
+
+def _refuse(measure: str, layers: list[str], what: str) -> None:
+    if layers:
+        named = ", ".join(f"'{name}'" for name in layers[:_SHOWN]) + (", ..." if len(layers) > _SHOWN else "")
+        needs = what.format("1 layer" if len(layers) == 1 else f"{len(layers)} layers")
         raise CapabilityError(
-            f"Measure '{measure}' needs the activations of {len(hidden)} layer(s) that the model uses functionally, so "
-            f"that no module puts them out: {', '.join(hidden[:5])}{', ...' if len(hidden) > 5 else ''}. Choose a "
-            "measure of weights or gradients, e.g. importance.type: 'input_weight_abs_sum', or add these layers to "
-            "gates.exclude."
+            f"Measure '{measure}' needs {needs}: {named}. Choose a measure of the layer's own weights or gradients, "
+            "e.g. importance.type: 'input_weight_abs_sum', or add these layers to gates.exclude."
         )

@@ -103,10 +103,10 @@ def shared_values(context: TaskContext, layer: GatedLayer, importance: Tensor, a
         importance: Summed importance of all units, joined.
         aggregation: How the importance of a weight's two units becomes one.
     """
-    masks = _spread(layer, context.cumulative, "min", 1.0)
-    counts = _spread(layer, context.summative, "min", float("inf"))
+    masks = spread(layer, context.cumulative, "min", 1.0)
+    counts = spread(layer, context.summative, "min", float("inf"))
     highest = float("inf") if aggregation == "min" else importance.max()
-    values = _spread(layer, importance, aggregation, highest)
+    values = spread(layer, importance, aggregation, highest)
     finished = context.state.finished
     parts = {"weight": 0, "bias": 1} if layer.bias is not None else {"weight": 0}
     device = layer.weight.device
@@ -116,7 +116,7 @@ def shared_values(context: TaskContext, layer: GatedLayer, importance: Tensor, a
     }
 
 
-def _spread(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -> tuple[Tensor, Tensor]:
+def spread(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -> tuple[Tensor, Tensor]:
     """Carry values of units over to a layer's weight and bias.
 
     A bias, and the weight of a layer without any gated predecessor, take the value of their own unit alone. An input

@@ -79,4 +79,5 @@ def output_sum(view: LayerView, term: Term) -> Tensor:
 
 def _by_unit(consumer: ConsumerView, term: Term, units: int) -> Tensor:
     by_feature = consumer.kind.sum_by_input(consumer.module, term(consumer))
-    return by_feature.new_zeros(units).index_add(0, consumer.unit, by_feature[consumer.feature])
+    unit, feature = consumer.unit.to(by_feature.device), consumer.feature.to(by_feature.device)
+    return by_feature.new_zeros(units).index_add(0, unit, by_feature[feature])

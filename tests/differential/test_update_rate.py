@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, NAdam, Optimizer, RMSprop
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 import fgadahat_hooks as fh
 from tests.small import backward, batches, learn, mlp, snapshot
@@ -23,7 +23,7 @@ MAKERS: dict[str, Callable[[Any], Optimizer]] = {
     "adam_decay": lambda groups: Adam(decayed(groups)),
     "adamw": lambda groups: AdamW(decayed(groups)),
     "amsgrad": lambda groups: Adam(groups, amsgrad=True),
-    "nadam": NAdam,
+    "adagrad": Adagrad,
     "rmsprop": RMSprop,
     "rmsprop_momentum": lambda groups: RMSprop(groups, momentum=0.9),
 }
