@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from fgadahat_hooks.callbacks import (
 )
 from fgadahat_hooks.callbacks.importance import check_capable
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
-from fgadahat_hooks.gate import GATE, Gate, GateContext, install_fold, install_norm, install_output
+from fgadahat_hooks.gate import GATE, Gate, GateContext, fold_enter, install_fold, install_norm, install_output
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.guard import OptimizerGuard
 from fgadahat_hooks.hooks import HookSet
@@ -167,6 +167,8 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
     for site, folds in rows.items():
         install_fold(runtime.hooks, model.get_submodule(site), folds)
     runtime.graph = graph
+    runtime.gates = {name: runtime.gates[name] for name in graph.layers}
+    runtime.gate_context.gates = list(runtime.gates.values())
     runtime.example_inputs = example_inputs
     runtime.policies = classify(model, graph, runtime.spec)
     per_task = [p.name for p in runtime.policies if p.protection == "per_task"]
@@ -197,8 +199,8 @@ def _outputs(model: nn.Module, heads: tuple[str, ...]) -> int | None:
 class _FrozenNorm:
     """Runs a norm in evaluation mode once a task is finished, so that its running statistics rest."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = weakref.ref(runtime)
+    def __init__(self, runtime: Runtime | None) -> None:
+        self._runtime: Callable[[], Runtime | None] = _nothing if runtime is None else weakref.ref(runtime)
         self._training: list[bool] = []
 
     def enter(self, module: nn.Module, _: Any) -> None:
@@ -215,11 +217,11 @@ class _FrozenNorm:
         return self
 
     def __reduce__(self) -> Any:
-        return (_FrozenNorm._inert, ())
+        return (_FrozenNorm, (None,))
 
-    @staticmethod
-    def _inert() -> Any:
-        return _FrozenNorm.__new__(_FrozenNorm)
+
+def _nothing() -> None:
+    return None
 
 
 def _freeze_norms(runtime: Runtime) -> None:
@@ -261,8 +263,10 @@ class _FirstBatch:
             runtime.gates.pop(name)
             runtime.model.get_submodule(name)._modules.pop(GATE, None)
         finish(runtime, graph, lambda m: m(*example[0], **example[1]))
+        if any("" in layer.sites and layer.position == "weight" for layer in graph.layers.values()):
+            fold_enter(runtime.model, ())  # its own hook comes too late: the model's forward has begun
         if runtime.task is not None:
-            runtime.task.context()
+            runtime.task.start_late()
 
     def __deepcopy__(self, memo: Any) -> _FirstBatch:
         return self

@@ -7,13 +7,13 @@ Hooks are module-level functions and everything they need hangs on the modules t
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import NoTaskError
-from fgadahat_hooks.functional.mask import annealed_gate, hard_mask
+from fgadahat_hooks.functional.mask import annealed_gate, gate_line, hard_mask, on_line
 from fgadahat_hooks.hooks import HookSet
 
 GATE = "hat_gate"
@@ -43,6 +43,7 @@ class GateContext:
         s_max: Largest scale.
         clamp_threshold: Bound of `s e` in the gradient compensation.
         masks: Binary masks in force in mode USE, `(units,)` a layer.
+        gates: All gates of the model.
     """
 
     def __init__(self, s_max: float, clamp_threshold: float) -> None:
@@ -52,6 +53,45 @@ class GateContext:
         self.clamp_threshold = clamp_threshold
         self.scale = torch.tensor(float(s_max))
         self.masks: dict[str, Tensor] = {}
+        self.gates: list[Gate] = []
+        self._lines: dict[str, _Line] = {}
+
+    def line(self, gate: Gate) -> tuple[Tensor, Tensor]:
+        """Return value and slope of a gate's training mask, `(units,)` each, without gradient.
+
+        They are computed for all gates together when the scale or this gate's embedding has changed: a dozen small
+        operations for the model in place of a dozen for each layer.
+        """
+        line = self._lines.get(gate.name)
+        if line is None or not line.fits(gate.embedding, self.scale):
+            self._refresh(gate)
+            line = self._lines[gate.name]
+        return line.value, line.slope
+
+    def _refresh(self, gate: Gate) -> None:
+        like = gate.embedding
+        together = [g for g in self.gates if g.embedding.device == like.device and g.embedding.dtype == like.dtype]
+        together = together if gate in together else [gate]
+        joined = torch.cat([g.embedding.detach() for g in together])
+        if self.scale.device != like.device:
+            self.scale = self.scale.to(like.device)
+        value, slope = gate_line(joined, self.scale, self.s_max, self.clamp_threshold)
+        sizes = [g.embedding.numel() for g in together]
+        for g, v, d in zip(together, value.split(sizes), slope.split(sizes), strict=True):
+            self._lines[g.name] = _Line(g.embedding._version, self.scale, v, d)
+
+
+class _Line(NamedTuple):
+    """A training mask as it was for one scale and one version of an embedding."""
+
+    version: int
+    scale: Tensor
+    value: Tensor
+    slope: Tensor
+
+    def fits(self, embedding: Tensor, scale: Tensor) -> bool:
+        same_place = self.value.device == embedding.device and self.value.dtype == embedding.dtype
+        return self.scale is scale and self.version == embedding._version and same_place
 
 
 class Gate(nn.Module):
@@ -76,6 +116,7 @@ class Gate(nn.Module):
         self.name = name
         self.unit_axis = unit_axis
         self.context = context
+        context.gates.append(self)
 
     def mask(self) -> Tensor | None:
         """Return the mask `(units,)` in force now, None if gates are open.
@@ -98,9 +139,10 @@ class Gate(nn.Module):
     def soft_mask(self) -> Tensor:
         """Return `sigmoid(s e)` with the compensated gradient."""
         context = self.context
-        if context.scale.device != self.embedding.device:
-            context.scale = context.scale.to(self.embedding.device)
-        return annealed_gate(self.embedding, context.scale, context.s_max, context.clamp_threshold)
+        if torch.compiler.is_compiling():
+            scale = context.scale.to(self.embedding.device)
+            return annealed_gate(self.embedding, scale, context.s_max, context.clamp_threshold)
+        return on_line(self.embedding, *context.line(self))
 
     def hard_mask(self) -> Tensor:
         """Return the binary mask `e > 0` as numbers."""

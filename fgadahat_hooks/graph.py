@@ -29,21 +29,18 @@ class InputMap:
         feature: `(n,)` long, input feature of pair `k`.
         unit: `(n,)` long, model-wide number of the unit of pair `k`. A feature that is not live is exactly zero when
             all its units are off; one with no pair and not live is always zero.
-        approximate: `(features,)` bool, True where the set of units is larger than it need be.
     """
 
     features: int
     live: Tensor
     feature: Tensor
     unit: Tensor
-    approximate: Tensor
 
     @classmethod
     def all_live(cls, features: int) -> InputMap:
         """Return the map of a layer about whose inputs nothing is known."""
         empty = torch.empty(0, dtype=torch.long)
-        no = torch.zeros(features, dtype=torch.bool)
-        return cls(features, torch.ones(features, dtype=torch.bool), empty, empty, no)
+        return cls(features, torch.ones(features, dtype=torch.bool), empty, empty)
 
     @property
     def has_predecessor(self) -> bool:
@@ -77,10 +74,11 @@ class Activation:
 
     name: str
     args: tuple[object, ...] = ()
+    kwargs: tuple[tuple[str, object], ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the function out of place."""
-        out: Tensor = getattr(torch.ops.aten, self.name)(x, *self.args)
+        out: Tensor = getattr(torch.ops.aten, self.name)(x, *self.args, **dict(self.kwargs))
         return out
 
 
@@ -141,6 +139,12 @@ class UnitGraph:
     def total_units(self) -> int:
         """Number of units of all gated layers together."""
         return sum(layer.units for layer in self.layers.values())
+
+    @cached_property
+    def layer_of_unit(self) -> Tensor:
+        """Number of each unit's layer in the order of `layers`, `(total units,)` long."""
+        sizes = torch.tensor([layer.units for layer in self.layers.values()], dtype=torch.long)
+        return torch.repeat_interleave(torch.arange(len(sizes)), sizes)
 
     def join(self, values: Mapping[str, Tensor]) -> Tensor:
         """Concatenate one `(units,)` tensor a layer into `(total units,)`."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import BadCallError
+from fgadahat_hooks.gate import fold_enter, fold_leave
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import TaskId
@@ -29,12 +30,16 @@ def using_each(runtime: Runtime, tasks: Sequence[TaskId]) -> Iterator[None]:
     for task in distinct:
         runtime.record(task)
     with runtime.using(distinct[0]), HookSet.temporary() as hooks:
-        hooks.forward(runtime.model, _Merge(runtime, list(tasks), distinct), kwargs=True)
+        hooks.forward(runtime.model, _Merge(runtime, list(tasks), distinct), first=True, kwargs=True)
         yield
 
 
 class _Merge:
-    """Forward hook of the root: runs the other tasks and puts the rows together."""
+    """Forward hook of the root, before all others: runs the other tasks and puts the rows together.
+
+    It calls the forward alone, so that other hooks of the root act once, on the inputs before and on the rows put
+    together; gates folded into parameters that the root itself uses are folded here.
+    """
 
     def __init__(self, runtime: Runtime, tasks: list[TaskId], distinct: list[TaskId]) -> None:
         self._runtime = runtime
@@ -44,11 +49,23 @@ class _Merge:
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         self._check((args, kwargs))
         for task in self._distinct[1:]:
-            with self._runtime.using(task):
+            with self._runtime.using(task), self._folded(model):
                 other = model.forward(*args, **kwargs)
             rows = torch.tensor([t == task for t in self._tasks])
             output = _take_rows(output, other, rows)
         return output
+
+    @contextmanager
+    def _folded(self, model: nn.Module) -> Iterator[None]:
+        layers = self._runtime.graph.layers.values()
+        if not any("" in layer.sites and layer.position == "weight" for layer in layers):
+            yield
+            return
+        fold_enter(model, ())
+        try:
+            yield
+        finally:
+            fold_leave(model, (), None)
 
     def _check(self, inputs: Any) -> None:
         sizes = [t.shape[0] for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.dim() > 0]

@@ -12,7 +12,7 @@ from fgadahat_hooks.errors import AlreadyAttachedError
 from fgadahat_hooks.gate import Gate
 from fgadahat_hooks.graph import InputMap, UnitGraph
 from fgadahat_hooks.policy import TensorPolicy, classify
-from fgadahat_hooks.spec import AttachSpec, to_spec
+from fgadahat_hooks.spec import AdjustmentSpec, to_spec
 from fgadahat_hooks.targets import find_targets
 from fgadahat_hooks.trace import ExampleInputs, trace
 
@@ -100,13 +100,15 @@ def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | Non
         raise AlreadyAttachedError("The model is attached already; its plan is `session.plan`.")
     targets = find_targets(model, spec)
     graph = trace(model, example_inputs if example_inputs is not None else (), targets.request(spec))
-    return make_plan(model, graph, classify(model, graph, spec), spec)
+    return make_plan(model, graph, classify(model, graph, spec), spec.adjustment)
 
 
-def make_plan(model: nn.Module, graph: UnitGraph, policies: Sequence[TensorPolicy], spec: AttachSpec) -> Plan:
-    """Put a graph and policies into a plan."""
+def make_plan(
+    model: nn.Module, graph: UnitGraph, policies: Sequence[TensorPolicy], adjustment: AdjustmentSpec | None
+) -> Plan:
+    """Put a graph and policies into a plan; `adjustment` is what is in force, None if nothing adjusts updates."""
     layers = tuple(_layer(model, graph, name) for name in graph.layers)
-    return Plan(layers, tuple(policies), graph.heads, tuple(_leaks(policies, spec)))
+    return Plan(layers, tuple(policies), graph.heads, tuple(_leaks(policies, adjustment)))
 
 
 def _layer(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
@@ -123,15 +125,19 @@ def _layer(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
     )
 
 
-def _leaks(policies: Iterable[TensorPolicy], spec: AttachSpec) -> list[str]:
+def _leaks(policies: Iterable[TensorPolicy], adjustment: AdjustmentSpec | None) -> list[str]:
     leaks = []
     shared = [p for p in policies if p.protection == "shared"]
     for reason in dict.fromkeys(p.reason for p in shared):
         names = [p.name for p in shared if p.reason == reason]
         leaks.append(f"{reason}: every task trains {len(names)} tensor(s), first '{names[0]}'")
-    if spec.adjustment.mode != "hat":
-        leaks.append(f"adjustment.mode: {spec.adjustment.mode} lets later tasks move weights that earlier ones use")
-    elif spec.adjustment.apply_to != "update":
+    if adjustment is None:
+        leaks.append(
+            "callbacks: no GradientAdjustCallback among them, so later tasks move weights that earlier ones use"
+        )
+    elif adjustment.mode != "hat":
+        leaks.append(f"adjustment.mode: {adjustment.mode} lets later tasks move weights that earlier ones use")
+    elif adjustment.apply_to != "update":
         leaks.append("adjustment.apply_to: gradient lets momentum and weight decay move weights that earlier tasks use")
     return leaks
 

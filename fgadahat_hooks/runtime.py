@@ -152,7 +152,8 @@ class Runtime:
             yield
         finally:
             context.mode, context.masks = before
-            self.tensors.restore(references)
+            if not self.detached:  # else the model was given back as this task
+                self.tensors.restore(references)
 
     def rest_mode(self) -> GateMode:
         """Return what gates do while no task is chosen."""

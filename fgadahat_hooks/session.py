@@ -62,7 +62,8 @@ class Session:
     @property
     def plan(self) -> Plan:
         """What is gated where, and how every parameter and buffer is protected."""
-        return make_plan(self.model, self.graph, self._runtime.policies, self.spec)
+        adjusting = [c.spec for c in self._runtime.callbacks.items if isinstance(c, GradientAdjustCallback)]
+        return make_plan(self.model, self.graph, self._runtime.policies, adjusting[0] if adjusting else None)
 
     # ---------------------------------------------------------------- tasks
     def task(self, task: TaskId, num_classes: int | None = None) -> Task:

@@ -35,6 +35,7 @@ class ProtectedSteps:
         self._versions: list[tuple[str, nn.Parameter, int]] = []
         self._saved: list[tuple[nn.Parameter, Tensor]] = []
         self.annealed = False
+        self._complete = False
         self.count = 0
 
     def __contains__(self, optimizer: object) -> bool:
@@ -107,7 +108,8 @@ class ProtectedSteps:
                 torch._foreach_clamp_max_(embeddings, bound)
         self.count += 1
 
-    def _check(self, optimizer: Optimizer, closure: bool) -> None:
+    def _check_embeddings(self) -> None:
+        """Look once, at the first step: the optimizers' groups rarely change after that."""
         held = {i for o in self._optimizers for i in optimizer_parameters(o)}
         missing = [n for n, gate in self._runtime.gates.items() if id(gate.embedding) not in held]
         if missing:
@@ -115,6 +117,11 @@ class ProtectedSteps:
                 f"No protected optimizer holds the task embeddings of {len(missing)} layer(s), first '{missing[0]}': "
                 "their gates would never learn. Build the optimizer from `session.parameter_groups(lr=...)`."
             )
+        self._complete = True
+
+    def _check(self, optimizer: Optimizer, closure: bool) -> None:
+        if not self._complete:
+            self._check_embeddings()
         if not self.annealed:
             raise NotAnnealedError(
                 "The gate scale was never set in this task. Go over `task.batches(loader)` instead of the loader, or "

@@ -25,8 +25,12 @@ class TaskSwap:
 
     def remember(self) -> None:
         """Keep what `roll_back` will need."""
-        self._before = self._runtime.tensors.copy()
+        self.remember_tensors()
         self._embeddings = {n: g.embedding.detach().clone() for n, g in self._runtime.gates.items()}
+
+    def remember_tensors(self) -> None:
+        """Keep the per-task tensors; which ones there are is known after the trace."""
+        self._before = self._runtime.tensors.copy()
 
     def forget(self) -> None:
         """Let go of what was kept."""

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from fgadahat_hooks import heads
 from fgadahat_hooks.callbacks.base import TaskContext
 from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NoTaskError, TaskRunningError
-from fgadahat_hooks.functional.mask import anneal, annealed_gate
+from fgadahat_hooks.functional.mask import anneal, on_line
 from fgadahat_hooks.functional.sparsity import regularization_line
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
@@ -147,6 +147,11 @@ class Task:
             self._runtime.callbacks.call("on_task_start", self._context)
         return self._context
 
+    def start_late(self) -> None:
+        """Start what needs the trace, after the first batch was traced in this task."""
+        self._swap.remember_tensors()
+        self.context()
+
     def protect(self, optimizer: AnyOptimizer) -> AnyOptimizer:
         """Protect finished tasks from an optimizer, and let its steps drive the callbacks; return it.
 
@@ -249,12 +254,13 @@ class Task:
         runtime = self._runtime
         if not runtime.gates:
             return torch.zeros(())
-        gates, context = list(runtime.gates.values()), runtime.gate_context
+        gates = list(runtime.gates.values())
         device = gates[0].embedding.device
-        embeddings = torch.cat([gate.embedding.to(device) for gate in gates])
-        mask = annealed_gate(embeddings, context.scale.to(device), context.s_max, context.clamp_threshold)
-        constant, slope = self._sparsity_line(mask)
-        return torch.add(constant, torch.dot(slope, mask)) * runtime.spec.regularization.factor
+        lines = [runtime.gate_context.line(gate) for gate in gates]
+        value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
+        mask = on_line(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
+        constant, weights = self._sparsity_line(mask)
+        return torch.add(constant, torch.dot(weights, mask)) * runtime.spec.regularization.factor
 
     def _sparsity_line(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sparsity term as a line in the masks; it stays the same all through the task."""

@@ -12,15 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fgadahat_hooks.errors import HeadNotFoundError, UnreachedLayerError
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import LayerType, layer_type_of
-from fgadahat_hooks.tracing.forward import ExampleInputs, run_example, untouched
+from fgadahat_hooks.tracing.custom import has_own_forward
+from fgadahat_hooks.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
+from fgadahat_hooks.tracing.geometry import is_plain, storage_key
 from fgadahat_hooks.tracing.mode import TaintMode, is_batch_norm
-from fgadahat_hooks.tracing.recorder import LayerRecord, Recorder
+from fgadahat_hooks.tracing.recorder import Recorder
 from fgadahat_hooks.tracing.resolve import find_heads, resolve
 
 __all__ = ["ExampleInputs", "TraceRequest", "gateable_layers", "trace"]
@@ -32,7 +37,6 @@ class TraceRequest:
 
     Attributes:
         targets: Names of the matched layers, heads possibly among them.
-        named: Those of the targets that the user named exactly: they must be reached.
         heads: Names of the output layers; None to find them.
         after_norm: Whether a gate may act behind a BatchNorm.
     """
@@ -43,19 +47,37 @@ class TraceRequest:
 
 
 def gateable_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerType]]:
-    """Return every layer that a gate can act on, by name: of a known type, with a weight that is its own alone."""
+    """Return every layer that a gate can act on, by name: of a known type, with memory that is its own alone."""
+    owners = _owners(model)
+    return {
+        name: (module, kind)
+        for name, (module, kind) in _known_layers(model).items()
+        if all(owners[storage_key(p)] == 1 for p in module._parameters.values() if p is not None)
+    }
+
+
+def _known_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerType]]:
+    """Return every layer of a known type, also one whose weight is tied; of those with one weight the first."""
+    found, seen = {}, set()
+    for name, module in model.named_modules():
+        kind = layer_type_of(module)
+        if kind is None or not is_plain(module.get_parameter("weight")):
+            continue
+        key = storage_key(module.get_parameter("weight"))
+        if key not in seen:
+            found[name] = (module, kind)
+        seen.add(key)
+    return found
+
+
+def _owners(model: nn.Module) -> dict[int, int]:
+    """Count by how many names of modules each storage of parameters is used."""
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module._parameters.values():
-            if parameter is not None:
-                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    found = {}
-    for name, module in model.named_modules():
-        kind = layer_type_of(module)
-        weight = module._parameters.get("weight")
-        if kind is not None and weight is not None and owners[id(weight)] == 1:
-            found[name] = (module, kind)
-    return found
+            if parameter is not None and not is_lazy(parameter) and is_plain(parameter):
+                owners[storage_key(parameter)] = owners.get(storage_key(parameter), 0) + 1
+    return owners
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest) -> UnitGraph:
@@ -63,13 +85,12 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
 
     Raises:
         TraceError: The forward raised.
-        UnreachedLayerError: A target is not used by the forward.
+        UnreachedLayerError: A target is not used by the forward in a way that a gate could act on.
         HeadNotFoundError: The output layers were to be found and none was.
     """
-    layers = gateable_layers(model)
-    recorder = Recorder(layers, set(request.targets))
-    output = _run(model, example_inputs, recorder)
-    heads = find_heads(recorder, output) if request.heads is None else list(request.heads)
+    recorder = Recorder(_known_layers(model), set(request.targets))
+    found = _run(model, example_inputs, recorder)
+    heads = found if request.heads is None else list(request.heads)
     if request.heads is None and not heads:
         raise HeadNotFoundError(_no_head(recorder))
     gated = [name for name in request.targets if name not in heads]
@@ -77,66 +98,81 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     return resolve(recorder, gated, heads, after_norm=request.after_norm)
 
 
-def _run(model: nn.Module, example_inputs: ExampleInputs, recorder: Recorder) -> Any:
-    """Run the forward under the mode, with hooks that tell it which module is running."""
-    mode = TaintMode(recorder)
+def _run(model: nn.Module, example_inputs: ExampleInputs, recorder: Recorder) -> list[str]:
+    """Run the forward under the mode, with hooks that tell it which module is running; return the heads.
+
+    A tensor of the forward that something still holds after it may come back in the next forward, as what another
+    task made of it (a cache, a recurrent state): then the forward runs once more with all such tensors live.
+    """
+    mode = TaintMode(model, recorder)
+    torch.clear_autocast_cache()
     with untouched(model), HookSet.temporary() as hooks:
         for name, module in model.named_modules():
             _follow(hooks, mode, name, module)
-        with mode:
-            output = run_example(model, example_inputs)
-        for tensor in _tensors(output):
-            recorder.returned(tensor)
-        return output
+        heads = _forward(mode, model, example_inputs)
+        if recorder.store.alive():
+            recorder.store.forget(recorder.store.alive())
+            recorder.begin_again()
+            _forward(mode, model, example_inputs)
+    torch.clear_autocast_cache()
+    return heads
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    from fgadahat_hooks.tracing.forward import output_tensors
-
-    return output_tensors(output)
+def _forward(mode: TaintMode, model: nn.Module, example_inputs: ExampleInputs) -> list[str]:
+    inputs = own_copy(example_inputs)
+    with mode:
+        output = run_example(model, inputs)
+    outputs = [t for t in output_tensors(output) if is_plain(t)]
+    for tensor in outputs:
+        mode.recorder.read(tensor, None)
+    return find_heads(mode.recorder, outputs)
 
 
 def _follow(hooks: HookSet, mode: TaintMode, name: str, module: nn.Module) -> None:
-    """Keep the mode's module stack, and label what the module puts out."""
+    """Keep the mode's module stack, and label what the module puts out.
+
+    The hooks run where those of a gate would: after the user's own before the forward, before them after it.
+    """
     recorder = mode.recorder
-    normed: list[LayerRecord | None] = []
+    record = recorder.records.get(name)
+    custom = record is not None and has_own_forward(module, record.kind.module_class)
 
-    def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
         mode.stack.append(name)
-        if is_batch_norm(module):
-            normed.append(recorder.normed(name, args[0] if args else None))
-            if normed[-1] is not None:
-                mode.norms.append(name)
-            else:
-                recorder.norm_feeds.setdefault(name, set()).add("")
+        if custom and record is not None:
+            mode.custom.enter(record)
 
-    def leave(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def leave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if not mode.stack or mode.stack[-1] != name:
+            return None
         mode.stack.pop()
-        if is_batch_norm(module):
-            record = normed.pop()
+        with _disable_current_modes():
             if record is not None:
-                mode.norms.pop()
-                if isinstance(output, Tensor):
-                    recorder.norm_produced(record, output)
-        elif name in recorder.records and isinstance(output, Tensor):
-            recorder.produced(recorder.records[name], output)
-        else:
-            for tensor in _tensors(output)[:1]:
-                recorder.find_read_sites(name, tensor)
+                output = mode.custom.leave(record, output) if custom else output
+                recorder.produced(record, output)
+            elif is_batch_norm(module):
+                recorder.norm_returned(name, output)
+            else:
+                for tensor in output_tensors(output)[:1]:
+                    recorder.find_read_sites(name, tensor)
+        return output if custom else None
 
-    hooks.forward_pre(module, enter, first=True)
-    hooks.forward(module, leave, always=True)
+    hooks.forward_pre(module, enter)
+    hooks.forward(module, leave, always=True, first=True)
 
 
 def _check_reached(recorder: Recorder, gated: Sequence[str]) -> None:
     missing = [name for name in gated if not recorder.records[name].reached]
-    if missing:
-        names = ", ".join(f"'{n}'" for n in missing)
-        raise UnreachedLayerError(
-            f"The forward never used {names} on the example inputs in evaluation mode. A gate there would never act. "
-            f"Add {'it' if len(missing) == 1 else 'them'} to gates.exclude, or pass example_inputs that reach "
-            f"{'it' if len(missing) == 1 else 'them'}."
-        )
+    if not missing:
+        return
+    names, it = ", ".join(f"'{n}'" for n in missing), "it" if len(missing) == 1 else "them"
+    odd = [r.odd_output for n in missing if (r := recorder.records[n]).odd_output]
+    mixed = [f"the weight of '{n}' is used only after it was transformed" for n in missing if recorder.records[n].whole]
+    why = f" ({'; '.join(odd or mixed)})" if odd or mixed else ""
+    raise UnreachedLayerError(
+        f"The forward never used {names} on the example inputs in evaluation mode in a way that a gate could act on"
+        f"{why}. Add {it} to gates.exclude, or pass example_inputs that reach {it}."
+    )
 
 
 def _no_head(recorder: Recorder) -> str:

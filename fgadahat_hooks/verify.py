@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.callbacks.base import CallbackList, TaskContext
-from fgadahat_hooks.callbacks.rates import shared_values
+from fgadahat_hooks.callbacks.rates import Joined, shared_values
 from fgadahat_hooks.errors import BadCallError, LeakError
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
@@ -120,9 +120,9 @@ def _changed(before: dict[TaskId, list[Tensor]], after: dict[TaskId, list[Tensor
 def _free_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Give name, data and a bool mask of the free entries of everything a later task may write."""
     context: TaskContext = scratch.context(None)
-    zeros = torch.zeros_like(context.cumulative)
+    joined = Joined(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
     for name, layer in context.layers.items():
-        for part, shared in shared_values(context, layer, zeros, "min").items():
+        for part, shared in shared_values(context, layer, joined).items():
             gated = layer.module.get_parameter(part)
             yield f"{name}.{part}", gated.data, (shared.protected == 0).expand(gated.shape)
         embedding = layer.gate.embedding

@@ -73,7 +73,7 @@ def learn(
         session.model.train()
         for number, (x, y) in enumerate(task.batches(batches), start=1):
             loss = F.cross_entropy(session.model(x), y) + task.regularization()
-            (loss / accumulate).backward()  # type: ignore[no-untyped-call]
+            (loss / accumulate).backward()
             losses.append(loss.item())
             if number % accumulate == 0:
                 optimizer.step()

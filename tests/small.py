@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ Make = Callable[[Any], Optimizer]
 def mlp(*sizes: int) -> nn.Sequential:
     """Return fully connected layers with ReLU between them, in double precision."""
     modules: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         modules += [nn.Linear(inputs, outputs, dtype=torch.float64), nn.ReLU()]
     return nn.Sequential(*modules[:-1])
 
@@ -57,6 +59,21 @@ def learn(session: fh.Session, name: str | int, data: Iterable[Batch], make: Mak
     """Learn one task with an optimizer of its own; embeddings move little, so that about half of the units stay on."""
     with session.task(name) as task:
         train(session, task, task.protect(make(session.parameter_groups(lr=lr, gate_lr=0.01))), data)
+
+
+class LeftError(Exception):
+    """Why a task was left."""
+
+
+@contextmanager
+def aborted(session: fh.Session, name: str | int) -> Iterator[fh.Task]:
+    """Begin a task and leave it by an exception at the end of the block."""
+    try:
+        with session.task(name) as task:
+            yield task
+            raise LeftError
+    except LeftError:
+        pass
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

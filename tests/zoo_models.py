@@ -14,11 +14,12 @@ SIZE = 32
 
 
 def _narrow_vgg() -> nn.Module:
-    """Return VGG-11 with 256 in place of 25088 x 4096 units in its classifier, which has four of its five parts."""
-    model = published.vgg11_bn(num_classes=CLASSES)
+    """Return VGG-11 with layers of 256 units in its classifier: 4096 of them hold 93 % of its 129 M parameters."""
+    model: nn.Module = published.vgg11_bn(num_classes=CLASSES)
     model.avgpool = nn.AdaptiveAvgPool2d(2)
-    for place, (inputs, outputs) in {0: (2048, 256), 3: (256, 256), 6: (256, CLASSES)}.items():
-        model.classifier[place] = nn.Linear(inputs, outputs)
+    parts = list(model.get_submodule("classifier").children())
+    parts[0], parts[3], parts[6] = nn.Linear(2048, 256), nn.Linear(256, 256), nn.Linear(256, CLASSES)
+    model.classifier = nn.Sequential(*parts)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import DuplicateNameError
-from fgadahat_hooks.functional.mask import soft_mask
 from fgadahat_hooks.gate import Gate
 from fgadahat_hooks.graph import InputMap, UnitGraph, UnitLayer
 from fgadahat_hooks.hooks import HookSet
@@ -87,10 +87,13 @@ class TaskContext:
 
     def soft_masks(self) -> Tensor:
         """Return the training mask `m^t` of all units at this batch's scale, joined, without gradient."""
-        with torch.no_grad():
-            parts = [layer.gate.embedding.detach().to(self.device) for layer in self.layers.values()]
-            scale = next(iter(self.layers.values())).gate.context.scale.to(self.device)
-            return soft_mask(torch.cat(parts), scale)
+        gates = [layer.gate for layer in self.layers.values()]
+        return torch.cat([gate.context.line(gate)[0].to(self.device) for gate in gates])
+
+    @cached_property
+    def layer_of_unit(self) -> Tensor:
+        """Number of each unit's layer, `(total units,)` long, on the device."""
+        return self.graph.layer_of_unit.to(self.device)
 
 
 class Callback:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import Callback, TaskContext, optimizer_parameters
-from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, Shared, shared_values
+from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, Joined, Shared, shared_values
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.spec import HAT, to_adjustment
 
@@ -116,10 +116,11 @@ class GradientAdjustCallback(Callback):
             self._generator = torch.Generator(context.device).manual_seed(seed + context.number)
         self._free_shares = _free_shares(context)
         aggregation = getattr(self.spec, "aggregation", "min")
+        joined = Joined(context.cumulative, context.summative, importance, aggregation)
         return [
             _Part(name, local, layer.module.get_parameter(local), shared)
             for name, layer in context.layers.items()
-            for local, shared in shared_values(context, layer, importance, aggregation).items()
+            for local, shared in shared_values(context, layer, joined).items()
         ]
 
     def _rate_of(self, part: _Part) -> Tensor:
@@ -128,6 +129,8 @@ class GradientAdjustCallback(Callback):
         rate = self._rate(self.spec, part.shared, part.sparsity, self._generator).to(part.parameter.dtype)
         if self.spec.mode in CONSTANT:
             part.constant = rate
+            part.shared.__dict__.pop("protected", None)  # a second copy of what the rate says
+            part.shared.__dict__.pop("count", None)
         return rate
 
     def _refuse_non_finite(self) -> None:

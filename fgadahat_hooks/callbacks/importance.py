@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.base import Callback, GatedLayer, TaskContext, optimizer_parameters
 from fgadahat_hooks.errors import CapabilityError, NonFiniteError
-from fgadahat_hooks.functional.scale import finish_importance, min_max
+from fgadahat_hooks.functional.scale import finish_importance, min_max_joined
 from fgadahat_hooks.graph import Consumer, UnitGraph
 from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
 from fgadahat_hooks.spec import to_importance
@@ -101,16 +101,21 @@ class ImportanceCallback(Callback):
     # ---------------------------------------------------------------- one step
     def _accumulate(self, context: TaskContext, layers: list[GatedLayer]) -> None:
         with torch.no_grad():
-            raw = {layer.info.name: self.measure.compute(self._view(context, layer)) for layer in layers}
-            step = torch.zeros_like(context.cumulative)
-            for layer in layers:
-                at = layer.info.offset
-                step[at : at + layer.info.units] = min_max(raw[layer.info.name].to(step))
-            if not bool(torch.isfinite(torch.cat(list(raw.values()))).all()):
-                raise NonFiniteError(self._complain(context, raw))
+            measured = {layer.info.name: self.measure.compute(self._view(context, layer)) for layer in layers}
+            parts = {n: self._part(measured.get(n), layer, context) for n, layer in context.layers.items()}
+            raw = torch.cat(list(parts.values()))
+            if not bool(torch.isfinite(raw.sum())):
+                raise NonFiniteError(self._complain(context, parts))
+            step = min_max_joined(raw, context.layer_of_unit, len(parts))
             if self.spec.multiply_training_mask:
-                step *= context.soft_masks().to(step)
+                step = step * context.soft_masks().to(step)
             self._total = step if self._total is None else self._total + step
+
+    @staticmethod
+    def _part(measured: Tensor | None, layer: GatedLayer, context: TaskContext) -> Tensor:
+        """Return a layer's measure where all units are joined; zero for a layer that this optimizer does not step."""
+        like = context.cumulative
+        return like.new_zeros(layer.info.units) if measured is None else measured.to(like)
 
     def _complain(self, context: TaskContext, raw: dict[str, Tensor]) -> str:
         bad = [name for name, value in raw.items() if not bool(torch.isfinite(value).all())]

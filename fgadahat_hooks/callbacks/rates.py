@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,23 +15,57 @@ from fgadahat_hooks.functional import adjust
 from fgadahat_hooks.functional.aggregate import aggregate
 
 
-@dataclass(frozen=True, eq=False)
-class Shared:
-    """What earlier tasks say of one weight or bias; each tensor broadcasts to the parameter.
+@dataclass(eq=False)
+class Joined:
+    """What earlier tasks left, one value a unit, all layers joined.
 
     Attributes:
-        protected: `min(m^{<t}_{l,i}, m^{<t}_{l-1,j})`.
-        count: The same of the summative mask: how many tasks use the weight.
-        importance: `Agg(I^{<t}_{l,i}, I^{<t}_{l-1,j})`.
+        cumulative: `m^{<t}`.
+        summative: `m^{<t,sum}`.
+        importance: Summed importance `I^{<t}`.
+        aggregation: How the importance of a weight's two units becomes one.
+    """
+
+    cumulative: Tensor
+    summative: Tensor
+    importance: Tensor
+    aggregation: str = "min"
+
+
+class Shared:
+    """What earlier tasks say of one weight or bias; each tensor broadcasts to the parameter, made when first asked for.
+
+    Attributes:
         finished: Number of finished tasks.
         task: Number of the running task.
     """
 
-    protected: Tensor
-    count: Tensor
-    importance: Tensor
-    finished: int
-    task: int
+    def __init__(self, layer: GatedLayer, local: str, joined: Joined, context: TaskContext) -> None:
+        """Take a parameter of a layer by its local name, `weight` or `bias`."""
+        self._layer = layer
+        self._part = 0 if local == "weight" else 1
+        self._joined = joined
+        self.finished = context.state.finished
+        self.task = context.number
+
+    @cached_property
+    def protected(self) -> Tensor:
+        """`min(m^{<t}_{l,i}, m^{<t}_{l-1,j})`."""
+        return self._spread(self._joined.cumulative, "min", 1.0)
+
+    @cached_property
+    def count(self) -> Tensor:
+        """The same of the summative mask: how many tasks use the weight."""
+        return self._spread(self._joined.summative, "min", float("inf"))
+
+    @cached_property
+    def importance(self) -> Tensor:
+        """`Agg(I^{<t}_{l,i}, I^{<t}_{l-1,j})`."""
+        mode, values = self._joined.aggregation, self._joined.importance
+        return self._spread(values, mode, float("inf") if mode == "min" else values.max())
+
+    def _spread(self, values: Tensor, mode: str, live: float | Tensor) -> Tensor:
+        return spread(self._layer, values, mode, live)[self._part].to(self._layer.weight.device)
 
 
 Rate = Callable[[Any, Shared, Tensor, torch.Generator | None], Tensor]
@@ -94,26 +129,10 @@ CONSTANT = frozenset({"adahat_no_reg", "hat", "hat_const_alpha", "hat_const_1"})
 """Modes whose rates stay the same all through a task."""
 
 
-def shared_values(context: TaskContext, layer: GatedLayer, importance: Tensor, aggregation: str) -> dict[str, Shared]:
-    """Return what earlier tasks say of a layer's weight and bias.
-
-    Args:
-        context: The running task.
-        layer: One gated layer.
-        importance: Summed importance of all units, joined.
-        aggregation: How the importance of a weight's two units becomes one.
-    """
-    masks = spread(layer, context.cumulative, "min", 1.0)
-    counts = spread(layer, context.summative, "min", float("inf"))
-    highest = float("inf") if aggregation == "min" else importance.max()
-    values = spread(layer, importance, aggregation, highest)
-    finished = context.state.finished
-    parts = {"weight": 0, "bias": 1} if layer.bias is not None else {"weight": 0}
-    device = layer.weight.device
-    return {
-        name: Shared(masks[k].to(device), counts[k].to(device), values[k].to(device), finished, context.number)
-        for name, k in parts.items()
-    }
+def shared_values(context: TaskContext, layer: GatedLayer, joined: Joined) -> dict[str, Shared]:
+    """Return what earlier tasks say of a layer's weight and bias, by local name."""
+    parts = ("weight",) if layer.bias is None else ("weight", "bias")
+    return {local: Shared(layer, local, joined, context) for local in parts}
 
 
 def spread(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -68,9 +68,39 @@ def _compensated_slope(embedding: Tensor, scale: Tensor, s_max: float, clamp_thr
     any dtype; within the threshold it is exactly 1.
     """
     steep = (scale * embedding).abs()
-    clamped = steep.clamp(max=clamp_threshold)
-    quotient = torch.exp(clamped - steep) * ((1 + torch.exp(-clamped)) / (1 + torch.exp(-steep))).square()
-    return s_max * torch.sigmoid(embedding) * torch.sigmoid(-embedding) * quotient
+    quotient = torch.exp((clamp_threshold - steep).clamp(max=0))
+    if clamp_threshold < _ONE_PLUS_NOTHING:
+        clamped = steep.clamp(max=clamp_threshold)
+        quotient = quotient * ((1 + torch.exp(-clamped)) / (1 + torch.exp(-steep))).square()
+    # sigmoid' is even; at -|e| the sigmoid is small and its complement near 1, so that nothing cancels.
+    slope: Tensor = torch.ops.aten.sigmoid_backward(quotient * s_max, torch.sigmoid(-embedding.abs()))
+    return slope
+
+
+_ONE_PLUS_NOTHING = 38.0
+"""From here on `1 + e^-z` is 1 in double precision, so that the second factor of the quotient can be left out."""
+
+
+def gate_line(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the value `sigmoid(s e)` of the training mask and its compensated slope, both without gradient.
+
+    Args:
+        embedding: Task embedding `e`, `(units,)`, of one layer or of several joined.
+        scale: Gate scale `s`, a tensor without dimensions.
+        s_max: Largest scale.
+        clamp_threshold: Bound on `|s e|` in the numerator of the compensation.
+    """
+    fixed, scale = embedding.detach(), scale.detach()
+    return torch.sigmoid(scale * fixed), _compensated_slope(fixed, scale, s_max, clamp_threshold)
+
+
+def on_line(embedding: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """Return `value`, with the gradient `slope` to the embedding: a line through the point.
+
+    The value is exact, since `slope * 0` adds nothing. A custom autograd function would say the same at five times the
+    cost of a call.
+    """
+    return torch.addcmul(value, slope, embedding - embedding.detach())
 
 
 def annealed_gate(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshold: float) -> Tensor:
@@ -86,11 +116,7 @@ def annealed_gate(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshol
         s_max: Largest scale.
         clamp_threshold: Bound on `|s e|` in the numerator of the compensation.
     """
-    fixed, scale = embedding.detach(), scale.detach()
-    slope = _compensated_slope(fixed, scale, s_max, clamp_threshold)
-    # A line through the point with the slope wanted: the value is the sigmoid's, since `slope * 0` adds exactly
-    # nothing. A custom autograd function would say the same at five times the cost of a call.
-    return torch.addcmul(torch.sigmoid(scale * fixed), slope, embedding - fixed)
+    return on_line(embedding, *gate_line(embedding, scale, s_max, clamp_threshold))
 
 
 INITS: dict[str, Callable[..., Tensor]] = {

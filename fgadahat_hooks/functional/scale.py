@@ -24,6 +24,21 @@ def min_max(importance: Tensor) -> Tensor:
     return torch.where(span == 0, (importance != 0).to(importance.dtype), (importance - low) / (span + MIN_MAX_EPSILON))
 
 
+def min_max_joined(importance: Tensor, layer: Tensor, layers: int) -> Tensor:
+    """Return `min_max` of every layer of a joined vector, in one pass over all units.
+
+    Args:
+        importance: Raw importance of the units of all layers, joined, `(total units,)`.
+        layer: Number of each unit's layer, `(total units,)`, integers from 0.
+        layers: Number of layers.
+    """
+    low = importance.new_full((layers,), float("inf")).scatter_reduce(0, layer, importance, "amin")
+    high = importance.new_full((layers,), float("-inf")).scatter_reduce(0, layer, importance, "amax")
+    span = (high - low)[layer]
+    scaled = (importance - low[layer]) / (span + MIN_MAX_EPSILON)
+    return torch.where(span == 0, (importance != 0).to(importance.dtype), scaled)
+
+
 def finish_importance(total: Tensor, steps: int, base: float, mask: Tensor | None) -> Tensor:
     """Return a task's importance `I^tau_l = (1/N) sum_steps I + b_I`, times its mask (FG-AdaHAT Eq. 4 and 6).
 

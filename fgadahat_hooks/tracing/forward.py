@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import TraceError
 
@@ -31,26 +33,96 @@ def call_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     return example_inputs(model)
 
 
+def own_copy(example_inputs: ExampleInputs) -> ExampleInputs:
+    """Copy the tensors of example inputs, so that a forward that writes into its inputs does not change the user's."""
+    if callable(example_inputs) and not isinstance(example_inputs, Tensor | Mapping | tuple | list):
+        return example_inputs
+    copied: ExampleInputs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), example_inputs)
+    return copied
+
+
+# ------------------------------------------------------------------ leaving everything as it was
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Run the block in evaluation mode without gradients; restore modes, buffers and random state after it."""
+    """Run the block in evaluation mode without gradients.
+
+    Modes, buffers, plain tensor attributes, random states and the fast path of attention are put back after it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_states(model))
+        stack.enter_context(_fast_path_off())
+        stack.enter_context(_tensors_kept(model))
+        stack.enter_context(_modes_kept(model))
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+
+
+@contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Go into evaluation mode and back, through `train` where a class overrides it to do more."""
     modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
         model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), torch.random.fork_rng():
-            yield
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+        if modes[model]:
+            model.train()
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def _fast_path_off() -> Iterator[None]:
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _random_states(model: nn.Module) -> Iterator[None]:
+    devices = {t.device for t in model.parameters() if t.device.type == "cuda"}
+    python = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[d.index for d in devices]):
+            yield
+    finally:
+        random.setstate(python)
+
+
+@contextmanager
+def _tensors_kept(model: nn.Module) -> Iterator[None]:
+    """Put back which tensors are the modules' buffers and plain attributes, and what is in them."""
+    owners = [(d, dict(d)) for m in model.modules() for d in (m._buffers, vars(m))]
+    tensors = {id(v): v for _, before in owners for v in before.values() if _is_data(v)}
+    values = [(t, t.detach().clone()) for t in tensors.values()]
+    try:
+        yield
+    finally:
+        for now, before in owners:
+            _restore_names(now, before)
         with torch.no_grad():
-            for buffer, saved in buffers:
-                buffer.copy_(saved)
+            for tensor, saved in values:
+                tensor.copy_(saved)
 
 
+def _is_data(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not nn.parameter.is_lazy(value)
+
+
+def _restore_names(now: dict[str, Any], before: dict[str, Any]) -> None:
+    for name in [n for n, v in now.items() if _is_data(v) and before.get(n) is not v]:
+        now.pop(name)
+        if name in before:
+            now[name] = before[name]
+    for name, value in before.items():
+        if _is_data(value) and now.get(name) is not value:
+            now[name] = value
+
+
+# ------------------------------------------------------------------ calling
 def run_example(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     """Call the model on the example inputs; an exception of the forward becomes a `TraceError`."""
     try:
@@ -76,10 +148,21 @@ def describe(example_inputs: ExampleInputs) -> str:
 
 def output_tensors(output: Any) -> list[Tensor]:
     """Return the floating-point tensors in whatever a model returned, in order."""
+    found: list[Tensor] = []
+    _collect(output, found, set())
+    return found
+
+
+def _collect(output: Any, found: list[Tensor], seen: set[int]) -> None:
     if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
+        found += [output] if output.is_floating_point() else []
+        return
+    if isinstance(output, nn.Module | type) or id(output) in seen:
+        return
+    seen.add(id(output))
     if isinstance(output, Mapping):
-        return [t for value in output.values() for t in output_tensors(value)]
-    if isinstance(output, tuple | list):
-        return [t for value in output for t in output_tensors(value)]
-    return [t for value in getattr(output, "__dict__", {}).values() for t in output_tensors(value)]
+        output = list(output.values())
+    elif not isinstance(output, tuple | list):
+        output = list(getattr(output, "__dict__", {}).values())
+    for value in output:
+        _collect(value, found, seen)

@@ -7,17 +7,28 @@ A label stands beside every element of a tensor and says when that element can b
 * `k >= 2`: only if at least one unit of the set number `k` is on.
 
 A label may promise less than is true (a larger set, or LIVE), never more: that is the invariant every rule keeps.
+
+Label tensors are mostly constant along most dimensions; such dimensions have stride zero (`expand`), and all that is
+done here is done once for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from fgadahat_hooks.tracing.geometry import product, reduced
+
 ZERO = 0
 LIVE = 1
+_NO_LABEL = 2**31 - 1
+
+
+def constant(label: int, shape: Sequence[int] = ()) -> Tensor:
+    """Return a tensor that has one label everywhere."""
+    return torch.tensor(label, dtype=torch.int32, device="cpu").expand(torch.Size(shape))
 
 
 class LabelTable:
@@ -30,7 +41,6 @@ class LabelTable:
         self._unions: dict[tuple[int, int], int] = {}
         self._cost: list[float] = [-1.0, float("inf")]
         self._probes: set[int] = set()
-        self.approximate: set[int] = set()
 
     def add_probes(self, atoms: Iterable[int]) -> None:
         """Mark atoms that will turn out live: sets holding one are the worse choice in `both`."""
@@ -71,63 +81,63 @@ class LabelTable:
             return distinct.pop() if distinct else ZERO
         return self.intern(frozenset().union(*(self._sets[label] for label in distinct)))
 
+    def meet(self, a: int, b: int) -> int:
+        """Return a label of "a and b". Either of the two is a safe answer: the smaller set is taken."""
+        return a if self._cost[a] <= self._cost[b] else b
+
     def either(self, a: Tensor, b: Tensor) -> Tensor:
         """Element-wise "a or b", the label of a sum; broadcasts."""
+        return self._pairwise(a, b, self.join)
+
+    def both(self, a: Tensor, b: Tensor) -> Tensor:
+        """Element-wise "a and b", the label of a product; broadcasts."""
+        return self._pairwise(a, b, self.meet)
+
+    def _pairwise(self, a: Tensor, b: Tensor, function: Callable[[int, int], int]) -> Tensor:
+        """Apply a function, for which `f(a, a) = a`, once to every distinct pair of labels."""
         a, b = torch.broadcast_tensors(a, b)
         shape = a.shape
-        a, b = squeeze_constant(a, b)
+        a, b = reduced(a, b)
         if torch.equal(a, b):
             return a.expand(shape)
         size = len(self._sets)
         pairs, where = torch.unique(a.long() * size + b.long(), return_inverse=True)
-        joined = [self.join(p // size, p % size) for p in pairs.tolist()]
-        return torch.tensor(joined, dtype=torch.int32)[where].expand(shape)
-
-    def both(self, a: Tensor, b: Tensor) -> Tensor:
-        """Element-wise "a and b", the label of a product. One of the two is a safe answer: the smaller set is taken."""
-        cost = torch.tensor(self._cost)
-        a, b = torch.broadcast_tensors(a, b)
-        return torch.where(cost[a.long()] <= cost[b.long()], a, b)
+        joined = [function(p // size, p % size) for p in pairs.tolist()]
+        return torch.tensor(joined, dtype=torch.int32, device="cpu")[where].expand(shape)
 
     def over(self, labels: Tensor, dims: Sequence[int]) -> Tensor:
         """Union over `dims`, which stay as dimensions of size one: the label of a sum, mean or maximum over them."""
         dims = [d % labels.dim() for d in dims] if labels.dim() else []
         shape = [1 if d in dims else n for d, n in enumerate(labels.shape)]
-        (small,) = squeeze_constant(labels)
+        (small,) = reduced(labels)
+        if 0 in small.shape:
+            return constant(ZERO, shape)
         if all(small.shape[d] == 1 for d in dims):
             return small.expand(shape)
         kept = [d for d in range(labels.dim()) if d not in dims]
-        rows = small.permute(*kept, *dims).reshape(-1, _product(small.shape[d] for d in dims))
-        reduced = self._union_of_rows(rows)
-        return reduced.view([1 if d in dims else small.shape[d] for d in range(labels.dim())]).expand(shape)
+        rows = small.permute(*kept, *dims).reshape(-1, product(small.shape[d] for d in dims))
+        union = self._union_of_rows(rows)
+        return union.view([1 if d in dims else small.shape[d] for d in range(labels.dim())]).expand(shape)
 
     def _union_of_rows(self, rows: Tensor) -> Tensor:
-        """Union along axis 1 of a matrix."""
-        size = len(self._sets)
-        keys = torch.unique(torch.arange(len(rows)).unsqueeze(1) * size + rows.long()).tolist()
-        members: list[list[int]] = [[] for _ in range(len(rows))]
-        for key in keys:
-            members[key // size].append(key % size)
-        memo: dict[tuple[int, ...], int] = {}
-        out = [memo.get(m) if m in memo else memo.setdefault(m, self.join_all(m)) for m in map(tuple, members)]
-        return torch.tensor(out, dtype=torch.int32)
+        """Union along axis 1 of a matrix; only rows that hold two labels besides ZERO cost time, equal ones once."""
+        out = rows.amax(1)
+        low = rows.masked_fill(rows == ZERO, _NO_LABEL).amin(1)
+        mixed = ((low != out) & (out != ZERO)).nonzero().flatten()
+        if mixed.numel():
+            distinct, where = _distinct_rows(rows[mixed])
+            united = [self.join_all(row) for row in distinct.tolist()]
+            out[mixed] = torch.tensor(united, dtype=torch.int32, device="cpu")[where]
+        return out
 
 
-def squeeze_constant(*tensors: Tensor) -> list[Tensor]:
-    """Cut every dimension along which all the (equally shaped) tensors are constant to size one."""
-    out = list(tensors)
-    for dim in range(out[0].dim()):
-        if out[0].shape[dim] > 1 and all(_constant(t, dim) for t in out):
-            out = [t.narrow(dim, 0, 1) for t in out]
-    return out
-
-
-def _constant(t: Tensor, dim: int) -> bool:
-    return t.stride(dim) == 0 or bool((t == t.narrow(dim, 0, 1)).all())
-
-
-def _product(numbers: Iterable[int]) -> int:
-    out = 1
-    for number in numbers:
-        out *= number
-    return out
+def _distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows among which all different ones are found, and for each row its equal among them."""
+    weights = torch.arange(1, rows.shape[1] + 1, device="cpu") * 2_654_435_761 % 1_000_000_007
+    _, where = torch.unique((rows * weights).sum(1), return_inverse=True)
+    first = torch.zeros(int(where.max()) + 1, dtype=torch.long, device="cpu")
+    first[where] = torch.arange(len(rows), device="cpu")
+    distinct = rows[first]
+    if torch.equal(distinct[where], rows):
+        return distinct, where
+    return rows, torch.arange(len(rows), device="cpu")

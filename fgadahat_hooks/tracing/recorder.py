@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from fgadahat_hooks.graph import Activation
 from fgadahat_hooks.layers import LayerType
-from fgadahat_hooks.tracing.labels import LIVE, ZERO, LabelTable
-from fgadahat_hooks.tracing.store import LabelStore, storage_key
+from fgadahat_hooks.tracing.geometry import along, equal, is_plain, storage_key
+from fgadahat_hooks.tracing.labels import LIVE, ZERO, LabelTable, constant
+from fgadahat_hooks.tracing.operation import Operation
+from fgadahat_hooks.tracing.store import LabelStore
 
 ACTIVATIONS = frozenset("relu gelu silu hardswish leaky_relu elu selu celu tanh hardtanh mish".split())
 
@@ -30,11 +33,13 @@ class LayerRecord:
     module: nn.Module
     kind: LayerType
     raw: int
+    is_target: bool
     inputs: Tensor | None = None
     hosts: list[str] = field(default_factory=list)
     called: bool = False
     whole: bool = False
-    norms: list[str] = field(default_factory=list)
+    odd_output: str = ""
+    norms: dict[str, int] = field(default_factory=dict)
     read_elsewhere: bool = False
     readers: dict[str, list[Activation | None]] = field(default_factory=lambda: {"raw": [], "normed": []})
     read_site: dict[str, int] = field(default_factory=dict)
@@ -44,7 +49,7 @@ class LayerRecord:
         """The layer's weight."""
         return self.module.get_parameter("weight")
 
-    @property
+    @cached_property
     def units(self) -> int:
         """Number of units."""
         return self.kind.units(self.module)
@@ -56,8 +61,8 @@ class LayerRecord:
 
     @property
     def reached(self) -> bool:
-        """Whether the forward used the layer."""
-        return self.called or bool(self.hosts) or self.whole
+        """Whether a gate on the layer would act in the forward."""
+        return (self.called or bool(self.hosts)) and not self.odd_output
 
 
 class Recorder:
@@ -77,33 +82,47 @@ class Recorder:
         self.order: list[str] = []
         self.norm_feeds: dict[str, set[str]] = {}
         self.owners: dict[int, str] = {}
+        self.biases: dict[int, str] = {}
         self._atoms = 0
+        self._labels: dict[tuple[str, str], Tensor] = {}
+        self._first_atom: dict[int, LayerRecord] = {}
         self._raw: dict[int, tuple[StorageWeakRef, str]] = {}
         self._gated: dict[int, tuple[StorageWeakRef, str, str]] = {}
         for name, (module, kind) in layers.items():
-            self._add(name, module, kind, probe=name not in targets)
+            self._add(name, module, kind, name in targets)
 
-    def _add(self, name: str, module: nn.Module, kind: LayerType, probe: bool) -> None:
-        record = self.records[name] = LayerRecord(name, module, kind, self._atoms)
+    def _add(self, name: str, module: nn.Module, kind: LayerType, is_target: bool) -> None:
+        record = self.records[name] = LayerRecord(name, module, kind, self._atoms, is_target)
+        self._first_atom[record.raw] = record
         self._atoms += 2 * record.units
-        if probe:
+        if not is_target:
             self.table.add_probes(range(record.raw, self._atoms))
         self.owners[storage_key(record.weight)] = name
         bias = module._parameters.get("bias")
-        if bias is not None:
+        if bias is not None and is_target:
+            self.biases[storage_key(bias)] = name
             self.store.put(bias, self.atoms(record, "raw"))
+            self.store.keep(bias)
 
     def atoms(self, record: LayerRecord, kind: str) -> Tensor:
         """Return the labels of a layer's units in order, `(units,)`."""
-        first = record.raw if kind == "raw" else record.normed
-        labels = [self.table.intern(frozenset((first + i,))) for i in range(record.units)]
-        return torch.tensor(labels, dtype=torch.int32)
+        key = (record.name, kind)
+        if key not in self._labels:
+            first = record.raw if kind == "raw" else record.normed
+            labels = [self.table.intern(frozenset((first + i,))) for i in range(record.units)]
+            self._labels[key] = torch.tensor(labels, dtype=torch.int32, device="cpu")
+        return self._labels[key]
+
+    def begin_again(self) -> None:
+        """Prepare for a second forward, of which only the readers count."""
+        for record in self.records.values():
+            record.readers = {"raw": [], "normed": []}
 
     # -------------------------------------------------------------- uses of a weight
     def feed(self, record: LayerRecord, labels: Tensor, features: Tensor | None = None) -> None:
         """Note labels of the inputs that a use of the weight reads: `(features,)`, or those numbered `features`."""
         if features is not None:
-            spread = torch.full((record.kind.inputs(record.module),), ZERO, dtype=torch.int32)
+            spread = torch.full((record.kind.inputs(record.module),), ZERO, dtype=torch.int32, device="cpu")
             spread[features] = labels
             labels = spread
         record.inputs = labels.clone() if record.inputs is None else self.table.either(record.inputs, labels)
@@ -113,58 +132,73 @@ class Recorder:
     def mix(self, record: LayerRecord) -> None:
         """Note a use that mixes rows or columns of the weight."""
         record.whole = True
-        self.feed(record, torch.full((record.kind.inputs(record.module),), LIVE, dtype=torch.int32))
+        self.feed(record, constant(LIVE, (record.kind.inputs(record.module),)))
+
+    def hosted(self, record: LayerRecord, host: str) -> None:
+        """Note that a module uses a layer's weight or bias without calling the layer."""
+        if host not in record.hosts:
+            record.hosts.append(host)
 
     # -------------------------------------------------------------- outputs
-    def produced(self, record: LayerRecord, output: Tensor) -> None:
+    def produced(self, record: LayerRecord, output: Any) -> None:
         """Label the output of a layer that ran as a module."""
         record.called = True
         axis = record.kind.unit_axis
-        if output.dim() < -axis or output.shape[axis] != record.units:
-            return
-        self.store.put(output, _along(self.atoms(record, "raw"), output, axis))
-        self._raw[storage_key(output)] = (StorageWeakRef(output.untyped_storage()), record.name)
-        self._watch(output, record, "raw")
+        if record.inputs is None:  # it ran, and its weight was not seen: replaced, compiled or hidden
+            self.mix(record)
+        if not isinstance(output, Tensor) or output.dim() < -axis or output.shape[axis] != record.units:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            record.odd_output = f"'{record.name}' puts out {shape} with no axis {axis} of {record.units} units"
+        elif is_plain(output):
+            self.store.put(output, along(self.atoms(record, "raw"), output, axis))
+            self._raw[storage_key(output)] = (StorageWeakRef(output.untyped_storage()), record.name)
+            self._watch(output, record, "raw")
 
-    def normed(self, name: str, x: Any) -> LayerRecord | None:
-        """Return the layer whose units, all of them and in order, are the channels of a norm's input; note both."""
-        entry = self._raw.get(storage_key(x)) if isinstance(x, Tensor) else None
-        if entry is None or x.dim() < 2:
+    # -------------------------------------------------------------- norms behind a layer
+    def normalised(self, norm: str, x: Tensor, output: Tensor) -> bool:
+        """Note a BatchNorm on `x`; label its output if its channels are one layer's units, all of them and in order."""
+        record = self._units_in_order(x)
+        self.norm_feeds.setdefault(norm, set()).add("" if record is None else record.name)
+        if record is None:
+            return False
+        record.norms[norm] = 1 - x.dim()
+        self.store.put(output, along(self.atoms(record, "normed"), output, 1 - output.dim()))
+        return True
+
+    def _units_in_order(self, x: Tensor) -> LayerRecord | None:
+        entry = self._raw.get(storage_key(x))
+        labels = self.store.get(x)
+        if entry is None or labels is None or x.dim() < 2:
             return None
         record = self.records[entry[1]]
-        labels = self.store.get(x)
-        if labels is None or x.shape[1] != record.units:
+        if x.shape[1] != record.units or not equal(labels, along(self.atoms(record, "raw"), x, 1 - x.dim())):
             return None
-        if not torch.equal(labels, _along(self.atoms(record, "raw"), x, 1 - x.dim()).expand(x.shape)):
-            return None
-        record.norms += [name] if name not in record.norms else []
-        self.norm_feeds.setdefault(name, set()).add(record.name)
         return record
 
-    def norm_produced(self, record: LayerRecord, output: Tensor) -> None:
-        """Label the output of a norm behind a layer."""
-        self.store.put(output, _along(self.atoms(record, "normed"), output, 1 - output.dim()))
-        self._watch(output, record, "normed")
+    def norm_returned(self, norm: str, output: Any) -> None:
+        """Watch who reads the output of a norm that shows a layer's units."""
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            return
+        labels = self.store.get(output)
+        feeds = [self.records[n] for n in self.norm_feeds.get(norm, ()) if n]
+        for record in (r for r in feeds if labels is not None and output.shape[1] == r.units):
+            if labels is not None and equal(labels, along(self.atoms(record, "normed"), output, 1 - output.dim())):
+                self._watch(output, record, "normed")
 
     def _watch(self, output: Tensor, record: LayerRecord, kind: str) -> None:
         self._gated[storage_key(output)] = (StorageWeakRef(output.untyped_storage()), record.name, kind)
 
     # -------------------------------------------------------------- readers
-    def read(self, name: str, args: tuple[Any, ...], tensor: Tensor, in_place: bool) -> None:
-        """Note that operation `name` reads `tensor`."""
+    def read(self, tensor: Tensor, op: Operation | None) -> None:
+        """Note that an operation reads `tensor`; None if the model returns it or nothing is known of the reader."""
         key = storage_key(tensor)
         if key in self._raw:
             self.records[self._raw[key][1]].read_elsewhere = True
         if key in self._gated:
             _, layer, kind = self._gated[key]
-            plain = name in ACTIVATIONS and args[0] is tensor and not any(isinstance(a, Tensor) for a in args[1:])
-            self.records[layer].readers[kind].append(Activation(name, tuple(args[1:])) if plain else None)
-            if in_place:
+            self.records[layer].readers[kind].append(None if op is None else _activation(op, tensor))
+            if op is not None and op.mutable:
                 del self._gated[key]
-
-    def returned(self, output: Tensor) -> None:
-        """Note that the model returns `output`."""
-        self.read("return", (None,), output, in_place=False)
 
     def find_read_sites(self, module: str, output: Tensor) -> None:
         """Note that a module that is not the layer shows a layer's units, in order, along an axis of its output."""
@@ -174,19 +208,19 @@ class Recorder:
         for axis in range(-output.dim(), 0):
             line = labels[tuple(slice(None) if d == axis else 0 for d in range(-output.dim(), 0))]
             owner = self._owner_of(int(line[0]), len(line))
-            if owner is not None and bool((labels == _along(self.atoms(owner, "raw"), output, axis)).all()):
+            if owner is not None and equal(labels, along(self.atoms(owner, "raw"), output, axis)):
                 owner.read_site.setdefault(module, axis)
 
     def _owner_of(self, label: int, units: int) -> LayerRecord | None:
-        """Return the layer with so many units whose unit 0 has this label."""
+        """Return the layer with so many units whose unit 0 has this label, if its weight is used functionally."""
         atoms = self.table.atoms(label)
-        if len(atoms) != 1:
-            return None
-        (atom,) = atoms
-        return next((r for r in self.records.values() if r.raw == atom and r.units == units and r.hosts), None)
+        record = self._first_atom.get(next(iter(atoms))) if len(atoms) == 1 else None
+        return record if record is not None and record.units == units and record.hosts else None
 
 
-def _along(labels: Tensor, output: Tensor, axis: int) -> Tensor:
-    shape = [1] * output.dim()
-    shape[axis] = labels.numel()
-    return labels.view(shape)
+def _activation(op: Operation, tensor: Tensor) -> Activation | None:
+    """Return an element-wise function of one tensor and numbers; None for any other operation."""
+    others = [*op.args[1:], *op.kwargs.values()]
+    if op.name not in ACTIVATIONS or op.args[0] is not tensor or any(isinstance(a, Tensor) for a in others):
+        return None
+    return Activation(op.name, tuple(op.args[1:]), tuple(op.kwargs.items()))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fgadahat_hooks.graph import InputMap, Position, UnitGraph, UnitLayer
-from fgadahat_hooks.tracing.forward import output_tensors
+from fgadahat_hooks.tracing.geometry import along, equal
 from fgadahat_hooks.tracing.labels import LIVE, ZERO
-from fgadahat_hooks.tracing.recorder import LayerRecord, Recorder, _along
+from fgadahat_hooks.tracing.recorder import LayerRecord, Recorder
 
 
-def find_heads(recorder: Recorder, output: Any) -> list[str]:
-    """Return the layers whose units, in order, are the features of an output tensor."""
+def find_heads(recorder: Recorder, outputs: Sequence[Tensor]) -> list[str]:
+    """Return the layers whose units, in order, are the features of a tensor that the model returns."""
     heads: list[str] = []
-    for tensor in output_tensors(output):
+    for tensor in outputs:
         labels = recorder.store.get(tensor)
         for record in recorder.records.values():
             if labels is not None and record.name not in heads and _is_output(recorder, record, tensor, labels):
@@ -27,10 +26,8 @@ def find_heads(recorder: Recorder, output: Any) -> list[str]:
 
 def _is_output(recorder: Recorder, record: LayerRecord, tensor: Tensor, labels: Tensor) -> bool:
     atoms = recorder.atoms(record, "raw")
-    axes = {-1, 1 - tensor.dim()} if tensor.dim() > 1 else {-1}
-    return any(
-        labels.shape[axis] == len(atoms) and bool((labels == _along(atoms, tensor, axis)).all()) for axis in axes
-    )
+    axes = {-1, 1 - tensor.dim()} if tensor.dim() > 1 else {-1} if tensor.dim() else set()
+    return any(labels.shape[axis] == len(atoms) and equal(labels, along(atoms, tensor, axis)) for axis in axes)
 
 
 def resolve(recorder: Recorder, gated: Sequence[str], heads: Sequence[str], *, after_norm: bool) -> UnitGraph:
@@ -56,7 +53,7 @@ def resolve(recorder: Recorder, gated: Sequence[str], heads: Sequence[str], *, a
 def _position(recorder: Recorder, record: LayerRecord, after_norm: bool) -> tuple[Position, tuple[str, ...]]:
     if record.hosts:
         hosts = [*record.hosts, record.name] if record.called else record.hosts
-        return "weight", tuple(hosts)
+        return "weight", tuple(dict.fromkeys(hosts))
     alone = all(recorder.norm_feeds[n] == {record.name} for n in record.norms)
     if after_norm and record.norms and not record.read_elsewhere and alone:
         return "after_norm", tuple(record.norms)
@@ -68,7 +65,7 @@ def _unit_layer(recorder: Recorder, record: LayerRecord, offset: int, after_norm
     readers = record.readers["normed" if position == "after_norm" else "raw"]
     activation = readers[0] if len(readers) == 1 else None
     read: str | None = sites[0]
-    axis = record.kind.unit_axis
+    axis = record.norms[sites[0]] if position == "after_norm" else record.kind.unit_axis
     if position == "weight":
         activation = None
         read, axis = next(iter(record.read_site.items()), (None, axis))
@@ -89,13 +86,14 @@ def _input_map(recorder: Recorder, record: LayerRecord, units: dict[int, int]) -
     labels = record.inputs
     if labels is None or record.whole:
         return InputMap.all_live(record.kind.inputs(record.module))
+    places = labels.tolist()
     members: dict[int, list[int] | None] = {ZERO: [], LIVE: None}
-    for label in set(labels.tolist()) - {ZERO, LIVE}:
+    for label in set(places) - {ZERO, LIVE}:
         atoms = recorder.table.atoms(label)
         members[label] = sorted(units[a] for a in atoms) if atoms <= units.keys() else None
-    rows = [members[label] for label in labels.tolist()]
-    live = torch.tensor([row is None for row in rows])
-    counts = torch.tensor([len(row or ()) for row in rows])
-    flat = torch.tensor([unit for row in rows for unit in row or ()], dtype=torch.long)
-    feature = torch.repeat_interleave(torch.arange(len(rows)), counts)
-    return InputMap(len(rows), live, feature, flat, torch.zeros(len(rows), dtype=torch.bool))
+    rows = [members[label] for label in places]
+    live = torch.tensor([row is None for row in rows], dtype=torch.bool, device="cpu")
+    counts = torch.tensor([len(row or ()) for row in rows], dtype=torch.long, device="cpu")
+    flat = torch.tensor([unit for row in rows for unit in row or ()], dtype=torch.long, device="cpu")
+    feature = torch.repeat_interleave(torch.arange(len(rows), device="cpu"), counts)
+    return InputMap(len(rows), live, feature, flat)

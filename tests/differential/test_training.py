@@ -164,7 +164,7 @@ class Run:
         """Return the live parameters by their names in the loops."""
         layers = [self.model.get_submodule(name) for name in GATED]
         head = self.model.get_submodule("4")
-        found = {"W": head.get_parameter("weight"), "b": head.get_parameter("bias")}
+        found: dict[str, Tensor] = {"W": head.get_parameter("weight"), "b": head.get_parameter("bias")}
         for i, (layer, e) in enumerate(zip(layers, embeddings(self.session), strict=True)):
             found |= {f"W{i}": layer.get_parameter("weight"), f"b{i}": layer.get_parameter("bias"), f"e{i}": e}
         return found

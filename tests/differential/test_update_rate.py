@@ -47,10 +47,12 @@ class Probe(fh.Callback):
     rates: dict[str, Tensor]
 
     def __init__(self, adjustment: dict[str, Any]) -> None:
-        self._fresh = lambda: fh.GradientAdjustCallback(adjustment)
+        self._adjustment = adjustment
 
     def on_before_optimizer_step(self, context: fh.TaskContext, optimizer: Optimizer) -> None:
-        self.rates = {name: rate.clone() for name, rate in self._fresh().rates(context).items()}
+        self.rates = {
+            name: rate.clone() for name, rate in fh.GradientAdjustCallback(self._adjustment).rates(context).items()
+        }
 
 
 def prepared(adjustment: dict[str, Any]) -> tuple[fh.Session, Probe]:
@@ -73,7 +75,8 @@ def free_step(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     copies = {p: p.detach().clone() for p in model.parameters()}
     for p, copied in copies.items():
         copied.grad = None if p.grad is None else p.grad.clone()
-    twin = type(optimizer)([{**g, "params": [copies[p] for p in g["params"]]} for g in optimizer.param_groups])
+    make: Any = type(optimizer)
+    twin = make([{**g, "params": [copies[p] for p in g["params"]]} for g in optimizer.param_groups])
     twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     twin.step()
     return {name: copies[p] for name, p in model.named_parameters()}
@@ -97,9 +100,7 @@ def test_a_weight_goes_its_rates_share_of_the_free_step(
     assert held_back > 0
 
 
-def check_shares(
-    model: nn.Module, free: dict[str, Tensor], before: dict[str, Tensor], rates: dict[str, Tensor]
-) -> int:
+def check_shares(model: nn.Module, free: dict[str, Tensor], before: dict[str, Tensor], rates: dict[str, Tensor]) -> int:
     """Compare each parameter's way with the rate times the free way, the head's with all of it.
 
     Returns:

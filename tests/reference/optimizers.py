@@ -38,7 +38,8 @@ def adam(p: float, g: float, state: State, o: Options) -> float:
     t = state["t"] = state.get("t", 0) + 1
     m = state["m"] = o.beta1 * state.get("m", 0) + (1 - o.beta1) * g
     v = state["v"] = o.beta2 * state.get("v", 0) + (1 - o.beta2) * g * g
-    return p - o.lr * (m / (1 - o.beta1**t)) / (math.sqrt(v / (1 - o.beta2**t)) + o.eps)
+    root = math.sqrt(v / (1 - math.pow(o.beta2, t)))
+    return p - o.lr * (m / (1 - math.pow(o.beta1, t))) / (root + o.eps)
 
 
 def adamw(p: float, g: float, state: State, o: Options) -> float:
