@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from fgadahat_hooks.callbacks import (
 )
 from fgadahat_hooks.callbacks.importance import check_capable
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
+from fgadahat_hooks.frozen_norm import freeze_norms
 from fgadahat_hooks.gate import GATE, Gate, GateContext, fold_enter, install_fold, install_norm, install_output
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.guard import OptimizerGuard
@@ -67,7 +68,7 @@ def attach(
         ('2',)
     """
     if not isinstance(model, nn.Module):
-        raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
+        raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {_said(model)}.")
     spec = to_spec({} if spec is None else spec)
     _check_free(model)
     targets = find_targets(model, spec)
@@ -105,7 +106,7 @@ def check_capabilities(callbacks: CallbackList, graph: UnitGraph) -> None:
 
 def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
     items = list(callbacks)
-    wrong = [type(c).__name__ for c in items if not isinstance(c, Callback)]
+    wrong = [_said(c) for c in items if not isinstance(c, Callback)]
     if wrong:
         raise BadCallError(
             f"Expected every callback to be an instance of fgadahat_hooks.Callback, but got {', '.join(wrong)}. "
@@ -114,12 +115,17 @@ def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
     return items
 
 
+def _said(thing: object) -> str:
+    """Name what was given: a class by its own name, anything else by its class's."""
+    return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+
+
 def _check_free(model: nn.Module) -> None:
     gated = [name for name, module in model.named_modules() if isinstance(module, Gate)]
     if gated:
         raise AlreadyAttachedError(
-            f"The model carries {len(gated)} gates already, first '{gated[0]}'. Call `session.detach()` on its session "
-            "before attaching again; a copy of an attached model cannot be attached either."
+            f"The model carries gates already ({len(gated)}, first '{gated[0]}'). Call `session.detach()` on its "
+            "session before attaching again; a copy of an attached model cannot be attached either."
         )
 
 
@@ -179,7 +185,7 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
     runtime.num_classes = _outputs(model, graph.heads)
     runtime.traced = True
     if runtime.spec.norms == "freeze":
-        _freeze_norms(runtime)
+        freeze_norms(runtime)
 
 
 def _tied(model: nn.Module, heads: tuple[str, ...]) -> set[int]:
@@ -193,43 +199,6 @@ def _outputs(model: nn.Module, heads: tuple[str, ...]) -> int | None:
     if len(modules) != 1 or not isinstance(modules[0], nn.Linear | nn.Conv2d):
         return None
     return int(modules[0].weight.shape[0])
-
-
-# ------------------------------------------------------------------ norms that stay as the first task left them
-class _FrozenNorm:
-    """Runs a norm in evaluation mode once a task is finished, so that its running statistics rest."""
-
-    def __init__(self, runtime: Runtime | None) -> None:
-        self._runtime: Callable[[], Runtime | None] = _nothing if runtime is None else weakref.ref(runtime)
-        self._training: list[bool] = []
-
-    def enter(self, module: nn.Module, _: Any) -> None:
-        runtime = self._runtime()
-        self._training.append(module.training)
-        if runtime is not None and runtime.state.records:
-            module.training = False
-
-    def leave(self, module: nn.Module, _: Any, __: Any) -> None:
-        if self._training:
-            module.training = self._training.pop()
-
-    def __deepcopy__(self, memo: Any) -> _FrozenNorm:
-        return self
-
-    def __reduce__(self) -> Any:
-        return (_FrozenNorm, (None,))
-
-
-def _nothing() -> None:
-    return None
-
-
-def _freeze_norms(runtime: Runtime) -> None:
-    for owner in {p.owner for p in runtime.policies if p.role == "norm"}:
-        module = runtime.model.get_submodule(owner)
-        frozen = _FrozenNorm(runtime)
-        runtime.hooks.forward_pre(module, frozen.enter)
-        runtime.hooks.forward(module, frozen.leave, always=True)
 
 
 # ------------------------------------------------------------------ without example inputs

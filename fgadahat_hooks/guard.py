@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -16,16 +16,29 @@ from fgadahat_hooks.runtime import Runtime
 class OptimizerGuard:
     """Refuses steps that would change what finished tasks use.
 
-    The hook is torch's global one, called before any optimizer's step; it holds the runtime weakly, so a model that is
-    thrown away takes it along.
+    The hook is torch's global one, called before any optimizer's step. It holds the runtime weakly: for a session that
+    was thrown away it does nothing, and the next guard takes it out. (Not the garbage collector, which may run while
+    torch goes over its hooks.)
     """
+
+    _living: ClassVar[list[OptimizerGuard]] = []
 
     def __init__(self, runtime: Runtime) -> None:
         """Install the hook until the runtime's hooks are closed."""
         self._runtime = weakref.ref(runtime)
-        handle = register_optimizer_step_pre_hook(self._before_step)
-        runtime.hooks.add(handle)
-        weakref.finalize(runtime, handle.remove)
+        self._sweep()
+        self._handle = register_optimizer_step_pre_hook(self._before_step)
+        self._living.append(self)
+        runtime.hooks.undo(self._remove)
+
+    @classmethod
+    def _sweep(cls) -> None:
+        for guard in [g for g in cls._living if g._runtime() is None]:
+            guard._remove()
+
+    def _remove(self) -> None:
+        self._handle.remove()
+        self._living.remove(self)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         runtime = self._runtime()

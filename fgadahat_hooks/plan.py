@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fgadahat_hooks.errors import AlreadyAttachedError
+from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
 from fgadahat_hooks.gate import Gate
 from fgadahat_hooks.graph import InputMap, UnitGraph
 from fgadahat_hooks.policy import TensorPolicy, classify
@@ -87,7 +87,8 @@ def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | Non
         SpecError: The spec is not valid.
         MatchError: Names in the spec do not fit the model.
         AlreadyAttachedError: The model is attached; its session has the plan.
-        TraceError: The forward raised, or no example inputs were given.
+        BadCallError: No example inputs were given.
+        TraceError: The forward raised.
 
     Example:
         >>> import torch, fgadahat_hooks as fh
@@ -98,8 +99,13 @@ def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | Non
     spec = to_spec({} if spec is None else spec)
     if any(isinstance(module, Gate) for module in model.modules()):
         raise AlreadyAttachedError("The model is attached already; its plan is `session.plan`.")
+    if example_inputs is None:
+        raise BadCallError(
+            "Expected `example_inputs`: a plan is made by tracing one forward. Pass a tensor, a tuple of positional "
+            "arguments, a dict of keyword arguments, or a function that calls the model."
+        )
     targets = find_targets(model, spec)
-    graph = trace(model, example_inputs if example_inputs is not None else (), targets.request(spec))
+    graph = trace(model, example_inputs, targets.request(spec))
     return make_plan(model, graph, classify(model, graph, spec), spec.adjustment)
 
 

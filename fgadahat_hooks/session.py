@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.callbacks.rates import spread
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
@@ -206,6 +207,9 @@ class Session:
         Raises:
             BadCallError: A layer is missing, unknown, or has another number of units; the aggregation is unknown.
         """
+        if aggregation not in registry.aggregations:
+            names = list(registry.aggregations.names())
+            raise BadCallError(f"Expected `aggregation` to be one of {names}, but got {aggregation!r}.")
         layers = self._runtime.layers()
         wrong = [n for n, layer in layers.items() if n not in mask or mask[n].shape != (layer.info.units,)]
         wrong += [n for n in mask if n not in layers]

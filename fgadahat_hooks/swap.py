@@ -47,14 +47,16 @@ class TaskSwap:
         if not first:
             runtime.tensors.put(runtime.initial, copy=True)
             fresh += [runtime.tensors.tensor(name) for name in runtime.initial]
-        return fresh + self._renew_heads(first)
+        fresh += self._renew_heads(first)
+        for tensor in fresh:
+            tensor.grad = None  # left from the task before; an optimizer that steps first would use it
+        return fresh
 
     def _draw(self, gate: Gate, last: Tensor | None) -> None:
         spec, e = self._runtime.spec.gates, gate.embedding
         with torch.no_grad():
             drawn = initial_embedding(e.numel(), spec.init, last, dtype=e.dtype, device=e.device)
             e.copy_(drawn.clamp(-spec.embedding_clamp, spec.embedding_clamp))
-        e.grad = None
 
     def _renew_heads(self, first: bool) -> list[Tensor]:
         """Give the task a new head, unless it is the first and its head fits, or all tasks share one."""

@@ -46,7 +46,9 @@ class History:
 
     def _check_learnt(self, task: str, losses: Sequence[float], before: dict[str, Tensor]) -> None:
         assert all(map(math.isfinite, losses)), losses
-        moved = [name for name, value in before.items() if not torch.equal(value, self.session.model.get_parameter(name))]
+        moved = [
+            name for name, value in before.items() if not torch.equal(value, self.session.model.get_parameter(name))
+        ]
         assert len(moved) > len(before) / 2, moved
         used = torch.cat(list(self.session.masks(task).values()))
         assert 0 < int(used.sum()) < used.numel()

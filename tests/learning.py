@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 import fgadahat_hooks as fh
+from fgadahat_hooks.gate import Gate
 from fgadahat_hooks.state import TaskId
 
 Batch = tuple[Tensor, Tensor]
@@ -79,6 +80,22 @@ def learn(
                 optimizer.step()
                 optimizer.zero_grad()
     return losses
+
+
+class _Breaking(list[Batch]):
+    def __iter__(self) -> Iterator[Batch]:
+        yield from super().__iter__()
+        raise ZeroDivisionError
+
+
+def breaking(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return batches after which the loader raises ZeroDivisionError."""
+    return _Breaking(batches)
+
+
+def gates(session: fh.Session) -> list[Gate]:
+    """Return the gates of an attached model."""
+    return [module for module in session.model.modules() if isinstance(module, Gate)]
 
 
 def logits(session: fh.Session, task_id: TaskId | Sequence[TaskId], x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_fast_path_off())
         stack.enter_context(_tensors_kept(model))
         stack.enter_context(_modes_kept(model))
+        stack.enter_context(_uncompiled())
         with torch.inference_mode(False), torch.no_grad():
             yield
 
@@ -79,6 +81,15 @@ def _fast_path_off() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled parts of the model as they were written; nothing is compiled before the compiler was imported."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None or "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = set_stance("force_eager")
+    return stance
 
 
 @contextmanager

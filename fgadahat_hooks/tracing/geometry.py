@@ -15,10 +15,9 @@ def storage_key(t: Tensor) -> int:
 
 def is_plain(t: Tensor) -> bool:
     """Return whether a tensor is strided memory and nothing more: not sparse, not nested, no wrapper around others."""
-    cls = type(t)
-    if cls is Tensor or cls is torch.nn.Parameter:
-        return t.layout == torch.strided
-    return cls.__torch_dispatch__ is Tensor.__torch_dispatch__ and t.layout == torch.strided
+    if type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__ or t.layout != torch.strided:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(t)
 
 
 def product(numbers: Iterable[int]) -> int:

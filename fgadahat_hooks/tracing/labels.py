@@ -107,7 +107,7 @@ class LabelTable:
 
     def over(self, labels: Tensor, dims: Sequence[int]) -> Tensor:
         """Union over `dims`, which stay as dimensions of size one: the label of a sum, mean or maximum over them."""
-        dims = [d % labels.dim() for d in dims] if labels.dim() else []
+        dims = sorted({d % labels.dim() for d in dims}) if labels.dim() else []
         shape = [1 if d in dims else n for d, n in enumerate(labels.shape)]
         (small,) = reduced(labels)
         if 0 in small.shape:
@@ -115,7 +115,7 @@ class LabelTable:
         if all(small.shape[d] == 1 for d in dims):
             return small.expand(shape)
         kept = [d for d in range(labels.dim()) if d not in dims]
-        rows = small.permute(*kept, *dims).reshape(-1, product(small.shape[d] for d in dims))
+        rows = small.permute([*kept, *dims]).reshape(-1, product(small.shape[d] for d in dims))
         union = self._union_of_rows(rows)
         return union.view([1 if d in dims else small.shape[d] for d in range(labels.dim())]).expand(shape)
 

@@ -135,9 +135,9 @@ class LabelStore:
             run *= t.shape[order.pop()]
         for d in range(t.dim()):
             labels = labels if d in order else labels.narrow(d, 0, 1)
-        values = labels.permute(*order, *(d for d in range(t.dim()) if d not in order)).flatten()
-        if values.numel() == 1:
-            run = t.numel()
+        values = labels.permute([*order, *(d for d in range(t.dim()) if d not in order)]).flatten()
+        if bool((values == values[0]).all()):
+            values, run = values[:1], t.numel()
             if int(values) == LIVE:
                 self._entries.pop(key, None)
                 return

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import AlreadyAttachedError, DetachedError, TaskRunningError, TraceError
@@ -62,7 +61,7 @@ def test_every_kind_of_gate_leaves_nothing(spec: dict[str, Any], example: Tensor
     assert differences(before, snapshot(model)) == []
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "vit_b_16"])
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "swin_t"])
 def test_an_attached_model_is_the_same_class_with_the_same_keys(name: str) -> None:
     model = build(name)
     cls, forward, before = type(model), model.forward, contents(model)
@@ -74,7 +73,7 @@ def test_an_attached_model_is_the_same_class_with_the_same_keys(name: str) -> No
     assert all(k.endswith("hat_gate.embedding") for k in set(after) - set(before))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+@pytest.mark.parametrize("name", ["resnet18", "swin_t"])
 def test_plan_leaves_the_model_alone(name: str) -> None:
     model = build(name)
     before, rng = snapshot(model), torch.get_rng_state()
@@ -127,12 +126,12 @@ def test_detach_waits_for_the_task_to_end() -> None:
 
 
 # ------------------------------------------------------------------ when something fails
-class Boom(Exception):
+class BoomError(Exception):
     """What the tests let happen."""
 
 
 def boom(*_: Any, **__: Any) -> Any:
-    raise Boom
+    raise BoomError
 
 
 @pytest.mark.parametrize("place", ["finish", "install_norm", "install_output", "classify", "OptimizerGuard", "Session"])
@@ -142,7 +141,7 @@ def test_a_failing_attach_leaves_nothing(name: str, place: str, monkeypatch: pyt
     before = snapshot(model)
     spec = SPECS["output" if place == "install_output" else "default"]
     monkeypatch.setattr(ATTACH, place, _at_call(getattr(ATTACH, place), 2 if place.startswith("install") else 1))
-    with pytest.raises(Boom):
+    with pytest.raises(BoomError):
         fh.attach(model, spec, images(1))
     assert differences(before, snapshot(model)) == []
 
@@ -181,14 +180,14 @@ def test_a_first_batch_that_raises_can_be_tried_again() -> None:
 def test_a_forward_that_raises_halfway_leaves_no_gate_folded(name: str) -> None:
     model = build(name)
     session = fh.attach(model, None, images(1))
-    attached = snapshot(model)
-    handle = list(model.modules())[-1].register_forward_pre_hook(boom)
-    with pytest.raises(Boom), session.task("a") as task:
-        task.anneal(1, 2)
-        model.eval()(images())
-    handle.remove()
-    model.train()
-    assert differences(attached, snapshot(model)) == []
+    with session.task("a") as task:
+        begun = snapshot(model.eval())
+        handle = list(model.modules())[-1].register_forward_pre_hook(boom)
+        with pytest.raises(BoomError):
+            model(images())
+        handle.remove()
+        assert differences(begun, snapshot(model)) == []
+        task.anneal(1, 1)
 
 
 # ------------------------------------------------------------------ copies and moves
@@ -259,14 +258,14 @@ def test_users_hooks_stay_in_place_and_see_gated_outputs() -> None:
     model[0].register_forward_hook(lambda _, __, out: seen.append(("second", out)))
     before = snapshot(model)
     session = fh.attach(model, None, torch.zeros(1, 4))
+    seen.clear()
     with session.task("a"):
         gate = model[0].get_parameter("hat_gate.embedding")
         with torch.no_grad():
             gate.copy_(torch.tensor([1.0, -1.0] * 3))
         model.eval()(torch.ones(1, 4))
         model.train()
-    assert [name for name, _ in seen] == ["first", "second"] * 2
-    assert all((out[:, 1::2] == 0).all() for _, out in seen[2:])
-    assert F.relu(seen[2][1]).any()
+    assert [name for name, _ in seen] == ["first", "second"]
+    assert all((out[:, 1::2] == 0).all() and out.any() for _, out in seen)
     session.detach()
     assert differences(before, snapshot(model)) == []

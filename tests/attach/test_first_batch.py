@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import BadCallError, CapabilityError, NoTaskError, TraceError
-from tests.learning import Batch, learn, logits, recipe
+from tests.learning import Batch, breaking, learn, logits, recipe
 from tests.small_models import Backwards, Functional, Net, batch
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -86,13 +86,11 @@ def test_the_gates_act_on_the_traced_batch_itself(kind: type[nn.Module]) -> None
 def test_an_exception_in_the_traced_task_puts_head_and_norms_back() -> None:
     session = fh.attach(Net())
     before = {name: value.clone() for name, value in session.model.state_dict().items()}
-    with pytest.raises(ZeroDivisionError), session.task("a") as task:
-        optimizer = task.protect(recipe("adamw").optimizer(session))
-        for x, y in task.batches([batch()] * 2):
-            F.cross_entropy(session.model(x), y).backward()
-            optimizer.step()
-        raise ZeroDivisionError
-    changed = {name for name, value in session.model.state_dict().items() if not torch.equal(value, before.get(name, value))}
+    with pytest.raises(ZeroDivisionError):
+        learn(session, "a", breaking([batch()] * 2), recipe("adamw"))
+    changed = {
+        name for name, value in session.model.state_dict().items() if not torch.equal(value, before.get(name, value))
+    }
     assert not {name for name in changed if name.startswith(("bn", "head", "counts"))}
     learn(session, "a", [batch()] * 2, recipe("adamw"))
     assert session.tasks == ("a",)
@@ -127,7 +125,7 @@ def test_a_measure_that_the_traced_model_does_not_allow_is_refused_and_nothing_g
 
 def test_a_batch_that_the_model_refuses_changes_nothing() -> None:
     session = fh.attach(Net())
-    with pytest.raises(TraceError, match="tensor of shape|on the example inputs"):
+    with pytest.raises(TraceError, match="on the example inputs"):
         session.model(torch.zeros(2, 5, 6, 6))
     learn(session, "a", [batch()], recipe("sgd"))
     session.verify()

@@ -16,6 +16,7 @@ import fgadahat_hooks as fh
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.graph import InputMap
 from fgadahat_hooks.session import Session
+from fgadahat_hooks.tracing.forward import output_tensors
 
 SPEC = {"adjustment": {"mode": "hat"}}
 
@@ -79,6 +80,8 @@ def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     linear, conv2d = F.linear, F.conv2d
 
     def note(x: Tensor, weight: Tensor, channel_axis: int) -> None:
+        if torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return
         for name, module in layers.items():
             if module.weight is weight:
                 used = (x != 0).movedim(channel_axis, -1).flatten(0, -2).any(0) if x.dim() > 1 else x != 0
@@ -106,6 +109,8 @@ def never_vanishing() -> Iterator[None]:
     with ExitStack() as stack:
         for name in ("relu", "relu_", "relu6", "hardtanh", "hardswish"):
             stack.enter_context(patch.object(F, name, _silu))
+        for owner in (torch, Tensor):
+            stack.enter_context(patch.object(owner, "relu", _silu))
         yield
 
 
@@ -136,3 +141,31 @@ def measure(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float 
     truth.wrong = tuple(sorted(wrong))
     session.detach()
     return truth
+
+
+# ------------------------------------------------------------------ what is free must not matter
+def free_noise_matters(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float = 0.5) -> bool:
+    """Return whether noise in the weights that no open gate needs changes what the model puts out, bit for bit."""
+    session = fh.attach(model, SPEC, call)
+    graph = session._runtime.graph
+    with closed(session, share_on, seed=3) as masks, torch.no_grad():
+        before = [t.clone() for t in output_tensors(call(model))]
+        values = graph.join(masks)
+        for name, layer in session._runtime.layers().items():
+            own = masks[name] > 0
+            zero = claimed_zero(graph.inputs[name], values) if name in graph.inputs else torch.zeros(0).bool()
+            if graph.layers[name].whole:
+                own, zero = own.any().expand_as(own), torch.zeros_like(zero)
+            free = ~layer.kind.own_view(layer.module, own) | layer.kind.input_view(layer.module, zero)
+            _overwrite(layer.module.get_parameter("weight"), free)
+            bias = layer.module._parameters.get("bias")
+            if bias is not None:
+                _overwrite(bias, ~own)
+        after = output_tensors(call(model))
+    session.detach()
+    return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _overwrite(tensor: Tensor, free: Tensor) -> None:
+    noise = torch.rand(tensor.shape, generator=torch.Generator().manual_seed(5)) + 0.5
+    tensor.copy_(torch.where(free, noise.to(tensor), tensor))

@@ -23,7 +23,7 @@ ATTACH: list[CallCase] = [
         "plain",
         lambda w: fh.attach(wrong(Net), {}, X),
         errors.BadCallError,
-        "Expected `model` to be a torch.nn.Module, but got type.",
+        "Expected `model` to be a torch.nn.Module, but got the class Net.",
     ),
     CallCase(
         "attach_twice",
@@ -31,7 +31,7 @@ ATTACH: list[CallCase] = [
         lambda w: fh.attach(w.model, {}, X),
         errors.AlreadyAttachedError,
         (
-            "The model carries 1 gates already, first '0.hat_gate'. Call `session.detach()` on its session before"
+            "The model carries gates already (1, first '0.hat_gate'). Call `session.detach()` on its session before"
             " attaching again; a copy of an attached model cannot be attached either."
         ),
     ),
@@ -41,7 +41,7 @@ ATTACH: list[CallCase] = [
         lambda w: fh.attach(copy.deepcopy(w.model), {}, X),
         errors.AlreadyAttachedError,
         (
-            "The model carries 1 gates already, first '0.hat_gate'. Call `session.detach()` on its session before"
+            "The model carries gates already (1, first '0.hat_gate'). Call `session.detach()` on its session before"
             " attaching again; a copy of an attached model cannot be attached either."
         ),
     ),
@@ -62,8 +62,8 @@ ATTACH: list[CallCase] = [
         lambda w: fh.attach(w.model, {}, torch.ones(2, 4), [wrong(fh.SummationCallback)]),
         errors.BadCallError,
         (
-            "Expected every callback to be an instance of fgadahat_hooks.Callback, but got type. Pass instances, "
-            "not classes."
+            "Expected every callback to be an instance of fgadahat_hooks.Callback, but got the class "
+            "SummationCallback. Pass instances, not classes."
         ),
     ),
     CallCase(
@@ -114,8 +114,8 @@ ATTACH: list[CallCase] = [
         lambda w: fh.attach(w.model, {}, torch.ones(2, 4)),
         errors.UnreachedLayerError,
         (
-            "The forward never used 'spare' on the example inputs in evaluation mode. A gate there would never "
-            "act. Add it to gates.exclude, or pass example_inputs that reach it."
+            "The forward never used 'spare' on the example inputs in evaluation mode in a way that a gate could act "
+            "on. Add it to gates.exclude, or pass example_inputs that reach it."
         ),
     ),
     CallCase(
@@ -161,11 +161,10 @@ ATTACH: list[CallCase] = [
         "plan_without_inputs",
         "plain",
         lambda w: fh.plan(w.model, {"gates": {"exclude": "spare"}}),
-        errors.TraceError,
+        errors.BadCallError,
         (
-            "The forward of Net raised TypeError on the example inputs (a tuple of 0): Net.forward() missing 1 "
-            "required positional argument: 'x'. Pass example_inputs that the model accepts: a tensor, a tuple of "
-            "positional arguments, a dict of keyword arguments, or a function that calls the model."
+            "Expected `example_inputs`: a plan is made by tracing one forward. Pass a tensor, a tuple of positional "
+            "arguments, a dict of keyword arguments, or a function that calls the model."
         ),
     ),
     CallCase(

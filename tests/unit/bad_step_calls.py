@@ -219,6 +219,6 @@ STEPS: list[CallCase] = [
         "attached",
         lambda w: w.session.clip_grad_by_mask({"0": torch.ones(5)}, "sum"),
         errors.BadCallError,
-        "Expected `mode` to be one of ['min', 'max', 'mean'], but got 'sum'.",
+        "Expected `aggregation` to be one of ['max', 'mean', 'min'], but got 'sum'.",
     ),
 ]

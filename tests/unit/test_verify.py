@@ -9,7 +9,7 @@ import torch
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import LeakError
-from tests.learning import learn, recipe
+from tests.learning import gates, learn, recipe
 from tests.small_models import Backwards, Functional, Net, TwoHeads, batch
 from tests.snapshot import differences, snapshot
 
@@ -36,11 +36,11 @@ def test_reports_what_was_overwritten_and_what_was_not() -> None:
 def test_leaves_model_session_and_random_state_alone() -> None:
     session = learnt()
     before, rng = snapshot(session.model), torch.get_rng_state()
-    masks, scale = session.masks("a"), session.model.conv1.hat_gate.context.scale
+    masks, scale = session.masks("a"), gates(session)[0].context.scale
     first, second = session.verify(), session.verify(batch()[0])
     assert differences(before, snapshot(session.model)) == []
     assert torch.equal(torch.get_rng_state(), rng)
-    assert session.model.conv1.hat_gate.context.scale is scale
+    assert gates(session)[0].context.scale is scale
     assert all(torch.equal(mask, session.masks("a")[name]) for name, mask in masks.items())
     assert first == second
 

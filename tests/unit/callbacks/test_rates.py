@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, shared_values
+from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, Joined, Shared, shared_values
 from fgadahat_hooks.spec import HAT, AdaHAT, FGAdaHAT, HATConstAlpha, HATRandom
 from tests.small import batches, learn, mlp
 
@@ -37,6 +37,12 @@ def context_after(model: nn.Module, example: Tensor, masks: list[dict[str, list[
     return probe.context
 
 
+def shared_of(context: fh.TaskContext, layer: str, importance: Tensor, aggregation: str) -> dict[str, Shared]:
+    """Return what earlier tasks say of a layer's weight and bias, with an importance written down by hand."""
+    joined = Joined(context.cumulative, context.summative, importance, aggregation)
+    return shared_values(context, context.layers[layer], joined)
+
+
 def test_every_mode_of_the_spec_has_its_rate() -> None:
     blocks = (FGAdaHAT, AdaHAT, HAT, HATRandom, HATConstAlpha)
     modes = {mode for block in blocks for mode in get_args(block.model_fields["mode"].annotation)}
@@ -48,7 +54,7 @@ def test_a_weight_takes_the_smaller_of_its_two_units_and_a_bias_its_own() -> Non
     masks = [{"0": [True, True, False], "2": [True, False]}, {"0": [True, False, False], "2": [True, True]}]
     context = context_after(mlp(4, 3, 2, 2), X, masks)
     importance = torch.tensor([5.0, 3.0, 0.0, 4.0, 2.0], dtype=torch.float64)
-    first, second = (shared_values(context, context.layers[n], importance, "min") for n in ("0", "2"))
+    first, second = (shared_of(context, n, importance, "min") for n in ("0", "2"))
     assert first["weight"].protected.flatten().tolist() == [1, 1, 0]
     assert first["weight"].count.flatten().tolist() == [2, 1, 0]
     assert first["bias"].importance.tolist() == [5, 3, 0]
@@ -65,7 +71,7 @@ def test_a_weight_takes_the_smaller_of_its_two_units_and_a_bias_its_own() -> Non
 def test_importance_is_aggregated_as_asked_masks_always_by_min(aggregation: str, expected: list[list[float]]) -> None:
     context = context_after(mlp(4, 3, 2, 2), X, [{"0": [True, True, False], "2": [True, False]}])
     importance = torch.tensor([5.0, 3.0, 0.0, 4.0, 2.0], dtype=torch.float64)
-    shared = shared_values(context, context.layers["2"], importance, aggregation)
+    shared = shared_of(context, "2", importance, aggregation)
     assert shared["weight"].importance.tolist() == expected
     assert shared["weight"].protected.tolist() == [[1, 1, 0], [0, 0, 0]]
 
@@ -91,7 +97,7 @@ def test_a_skip_takes_the_larger_producer_and_a_live_input_the_largest_value(agg
     context = context_after(Skip(), torch.randn(2, 2, dtype=torch.float64), masks)
     importance = torch.tensor([1.0, 0.0, 3.0, 9.0, 4.0, 0.5], dtype=torch.float64)
     assert list(context.layers) == ["a", "b", "c"]
-    shared = shared_values(context, context.layers["c"], importance, aggregation)
+    shared = shared_of(context, "c", importance, aggregation)
     assert shared["weight"].protected.tolist() == [[1, 0, 1, 1], [0, 0, 0, 0]]
     assert shared["weight"].importance[0, 2:].tolist() == [live, live]
     known = {"min": [3.0, 4.0], "max": [4.0, 9.0], "mean": [3.5, 6.5]}[aggregation]
@@ -100,7 +106,7 @@ def test_a_skip_takes_the_larger_producer_and_a_live_input_the_largest_value(agg
 
 def test_a_layer_that_reads_the_input_alone_counts_its_own_units() -> None:
     context = context_after(mlp(4, 3, 2), X, [{"0": [True, False, True]}])
-    shared = shared_values(context, context.layers["0"], torch.ones(3).double(), "mean")
+    shared = shared_of(context, "0", torch.ones(3).double(), "mean")
     assert shared["weight"].protected.shape == (3, 1)
     assert shared["weight"].importance.flatten().tolist() == [1, 1, 1]
 
@@ -108,14 +114,14 @@ def test_a_layer_that_reads_the_input_alone_counts_its_own_units() -> None:
 def test_a_layer_without_bias_has_no_bias_rate() -> None:
     model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2))
     context = context_after(model, torch.randn(2, 4), [{"0": [True, False, True]}])
-    assert set(shared_values(context, context.layers["0"], torch.ones(3), "min")) == {"weight"}
+    assert set(shared_of(context, "0", torch.ones(3), "min")) == {"weight"}
 
 
 def test_a_convolution_broadcasts_over_its_kernel() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 2))
     given = {"0": [True, False, False, True], "2": [True, True, True, False]}
     context = context_after(model, torch.randn(1, 1, 5, 5), [given])
-    shared = shared_values(context, context.layers["2"], torch.ones(8), "min")
+    shared = shared_of(context, "2", torch.ones(8), "min")
     expected = [[1, 0], [1, 0], [0, 1], [0, 0]]
     assert shared["weight"].protected.expand(4, 2, 1, 1).flatten(1).tolist() == expected
 

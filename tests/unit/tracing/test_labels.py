@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fgadahat_hooks.tracing.geometry import (
+    along,
+    compact,
+    covers_storage,
+    equal,
+    is_dense,
+    is_plain,
+    may_overlap,
+    reduced,
+)
+from fgadahat_hooks.tracing.labels import LIVE, ZERO, LabelTable, constant
+
+SETS = [frozenset(c) for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]
+
+
+def make_table() -> tuple[LabelTable, list[int]]:
+    table = LabelTable()
+    return table, [ZERO, LIVE, *(table.intern(s) for s in SETS)]
+
+
+def meaning(table: LabelTable, label: int, on: frozenset[int]) -> bool:
+    """Return whether an element of this label may be non-zero while these atoms are on."""
+    return label == LIVE or (label != ZERO and bool(table.atoms(label) & on))
+
+
+@pytest.mark.parametrize("on", [frozenset[int](), *SETS])
+def test_algebra_of_pairs_means_what_it_says(on: frozenset[int]) -> None:
+    table, labels = make_table()
+    for a, b in itertools.product(labels, labels):
+        x, y = meaning(table, a, on), meaning(table, b, on)
+        assert meaning(table, table.join(a, b), on) == (x or y)
+        assert meaning(table, table.join_all([a, b]), on) == (x or y)
+        assert meaning(table, table.meet(a, b), on) >= (x and y)
+
+
+def test_a_product_takes_the_smaller_set_and_avoids_probes() -> None:
+    table = LabelTable()
+    table.add_probes([9])
+    small, large, probe = (table.intern(frozenset(s)) for s in ((1,), (2, 3), (9,)))
+    assert table.meet(small, large) == table.meet(large, small) == small
+    assert table.meet(probe, large) == large
+    assert table.meet(probe, LIVE) == probe
+    assert table.meet(ZERO, small) == ZERO
+
+
+def test_a_set_has_one_label() -> None:
+    table = LabelTable()
+    assert table.intern(frozenset((1, 2))) == table.join(table.intern(frozenset((1,))), table.intern(frozenset((2,))))
+    assert table.join_all([]) == ZERO
+    assert table.atoms(LIVE) == table.atoms(ZERO) == frozenset()
+
+
+@st.composite
+def label_tensors(draw: st.DrawFn) -> Tensor:
+    """Draw labels of shape `(2, 3, 4)`, some dimensions expanded."""
+    shape = [n if draw(st.booleans()) else 1 for n in (2, 3, 4)]
+    count = shape[0] * shape[1] * shape[2]
+    values = draw(st.lists(st.integers(0, 2 + len(SETS) - 1), min_size=count, max_size=count))
+    return torch.tensor(values, dtype=torch.int32).view(shape).expand(2, 3, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(a=label_tensors(), b=label_tensors())
+def test_tensors_of_labels_do_as_labels_do(a: Tensor, b: Tensor) -> None:
+    table, _ = make_table()
+    either, both = table.either(a, b), table.both(a, b)
+    assert either.shape == both.shape == a.shape
+    for place in itertools.product(range(2), range(3), range(4)):
+        assert int(either[place]) == table.join(int(a[place]), int(b[place]))
+        assert int(both[place]) == table.meet(int(a[place]), int(b[place]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(labels=label_tensors(), dims=st.sets(st.integers(-3, 2), max_size=3))
+def test_union_over_dimensions(labels: Tensor, dims: set[int]) -> None:
+    table, _ = make_table()
+    axes = {d % 3 for d in dims}
+    out = table.over(labels, sorted(dims))
+    assert out.shape == torch.Size([1 if d in axes else n for d, n in enumerate(labels.shape)])
+    for place in itertools.product(*(range(n) for n in out.shape)):
+        cell = labels[tuple(slice(None) if d in axes else place[d] for d in range(3))]
+        assert int(out[place]) == table.join_all(cell.flatten().tolist())
+
+
+def test_union_over_nothing_is_zero() -> None:
+    assert LabelTable().over(constant(LIVE, (2, 0)), [1]).tolist() == [[ZERO], [ZERO]]
+
+
+def test_broadcasting() -> None:
+    table, labels = make_table()
+    line = torch.tensor(labels[2:5], dtype=torch.int32)
+    assert equal(table.either(line, constant(ZERO)), line)
+    assert table.either(line.view(1, 3), constant(LIVE, (2, 1))).tolist() == [[LIVE] * 3] * 2
+
+
+# ------------------------------------------------------------------ geometry
+def test_constant_dimensions_have_stride_zero() -> None:
+    t = torch.tensor([[1, 2], [1, 2]], dtype=torch.int32)
+    assert compact(t).stride() == (0, 1)
+    assert reduced(compact(t))[0].shape == (1, 2)
+    assert torch.equal(compact(t), t)
+    assert equal(along(t[0], t, 1), t)
+    assert not equal(t, t[:1])
+
+
+def test_overlap_and_cover() -> None:
+    t = torch.zeros(3, 4)
+    assert covers_storage(t)
+    assert covers_storage(t.t())
+    assert is_dense(t[1])
+    assert not covers_storage(t[1])
+    assert not is_dense(t[:, 1:])
+    for view in (t[:, 1:], t[::2], t.t()[1:], t[0], t[1, 1]):
+        assert not may_overlap(view)
+    for view in (t[:1].expand(3, 4), t.as_strided((3, 4), (2, 1)), t.unfold(1, 2, 1)):
+        assert may_overlap(view)
+
+
+def test_what_is_plain() -> None:
+    assert is_plain(torch.zeros(2))
+    assert is_plain(torch.nn.Parameter(torch.zeros(2)))
+    assert not is_plain(torch.zeros(2).to_sparse())
+    seen: list[bool] = []
+    torch.vmap(lambda t: (seen.append(is_plain(t)), t)[1])(torch.zeros(2, 2))
+    assert seen == [False]
