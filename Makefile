@@ -36,7 +36,7 @@ zoo: $(VENV)/.dev ## Run the tests over many published architectures (long)
 	@$(PYTEST) -q -n $(JOBS) -m zoo tests/zoo $(ARGS)
 
 bench: $(VENV)/.dev ## Measure what a training step costs
-	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python "$$f"; done
+	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m "benchmarks.$$(basename $$f .py)"; done
 
 docs: $(VENV)/.dev ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

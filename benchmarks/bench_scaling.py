@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import gc
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
+
 from benchmarks.bench_step import FG, MEASURE, Problem, gated, plain
 from benchmarks.timing import medians
-from torch import nn
 
 SPEC = {"importance": {"type": MEASURE}, "adjustment": FG.model_dump()}
 
@@ -45,7 +48,9 @@ def held_bytes(make: Callable[[], Any]) -> int:
 
 def tensors() -> list[torch.Tensor]:
     """Return all living tensors."""
-    return [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+    with warnings.catch_warnings():  # looking at every object wakes deprecated ones
+        warnings.simplefilter("ignore")
+        return [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
 
 
 def main() -> None:
@@ -57,12 +62,13 @@ def main() -> None:
     print("layers  plain ms  added ms  added per layer ms  ratio  extra memory / parameters")
     for layers in (2, 4, 8, 16, 32):
         p = problem(layers)
-        full = lambda p=p: gated(p, "sgd", dict(SPEC), regularize=True)  # noqa: E731
+        full = partial(gated, p, "sgd", dict(SPEC), regularize=True)
         times = medians({"plain": plain(p, "sgd"), "full": full()}, rounds)
         base, added = 1000 * times["plain"], 1000 * (times["full"] - times["plain"])
         size = 4 * sum(t.numel() for t in p.model().parameters())
-        memory = (held_bytes(full) - held_bytes(lambda p=p: plain(p, "sgd"))) / size
-        print(f"{layers:6}  {base:8.2f}  {added:8.2f}  {added / layers:18.3f}  {times['full'] / base * 1000:5.2f}  {memory:25.2f}")
+        memory = (held_bytes(full) - held_bytes(partial(plain, p, "sgd"))) / size
+        ratio = 1000 * times["full"] / base
+        print(f"{layers:6}  {base:8.2f}  {added:8.2f}  {added / layers:18.3f}  {ratio:5.2f}  {memory:25.2f}")
 
     print("\nfinished tasks  ratio to one finished task (8 layers)")
     p = problem(8)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from benchmarks.timing import medians
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
 import fgadahat_hooks as fh
+from benchmarks.timing import medians
 
 FG = fh.preset("fg_adahat").adjustment
 MEASURE = "input_weight_abs_sum"
@@ -126,7 +126,9 @@ def main() -> None:
         if options.only not in problem.name:
             continue
         for optimizer in options.optimizers:
-            times = medians(variants(problem, optimizer), options.rounds if "ResNet" in problem.name else 5 * options.rounds)
+            times = medians(
+                variants(problem, optimizer), options.rounds if "ResNet" in problem.name else 5 * options.rounds
+            )
             base = times["plain"]
             print(f"\n{problem.name}, {optimizer} (plain step {1000 * base:.1f} ms)")
             for name, seconds in times.items():

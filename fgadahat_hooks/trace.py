@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fgadahat_hooks.errors import HeadNotFoundError, UnreachedLayerError
+from fgadahat_hooks.errors import HeadNotFoundError, TraceError, UnreachedLayerError
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import LayerType, layer_type_of
@@ -60,7 +60,7 @@ def _known_layers(model: nn.Module) -> dict[str, tuple[nn.Module, LayerType]]:
     """Return every layer of a known type, also one whose weight is tied; of those with one weight the first."""
     found, seen = {}, set()
     for name, module in model.named_modules():
-        kind = layer_type_of(module)
+        kind = None if isinstance(module, torch.jit.ScriptModule) else layer_type_of(module)
         if kind is None or not is_plain(module.get_parameter("weight")):
             continue
         key = storage_key(module.get_parameter("weight"))
@@ -84,10 +84,11 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     """Return the unit graph of `model`, which is left as it was.
 
     Raises:
-        TraceError: The forward raised.
+        TraceError: The forward raised, or a lazy layer has no shape yet.
         UnreachedLayerError: A target is not used by the forward in a way that a gate could act on.
         HeadNotFoundError: The output layers were to be found and none was.
     """
+    _check_shaped(model)
     recorder = Recorder(_known_layers(model), set(request.targets))
     found = _run(model, example_inputs, recorder)
     heads = found if request.heads is None else list(request.heads)
@@ -96,6 +97,12 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     gated = [name for name in request.targets if name not in heads]
     _check_reached(recorder, gated)
     return resolve(recorder, gated, heads, after_norm=request.after_norm)
+
+
+def _check_shaped(model: nn.Module) -> None:
+    lazy = ", ".join(f"'{name}'" for name, p in model.named_parameters() if is_lazy(p))
+    if lazy:
+        raise TraceError(f"The lazy parameters {lazy} have no shape yet. Run one batch through the model first.")
 
 
 def _run(model: nn.Module, example_inputs: ExampleInputs, recorder: Recorder) -> list[str]:
@@ -108,7 +115,8 @@ def _run(model: nn.Module, example_inputs: ExampleInputs, recorder: Recorder) ->
     torch.clear_autocast_cache()
     with untouched(model), HookSet.temporary() as hooks:
         for name, module in model.named_modules():
-            _follow(hooks, mode, name, module)
+            if not isinstance(module, torch.jit.ScriptModule):  # they take no hooks
+                _follow(hooks, mode, name, module)
         heads = _forward(mode, model, example_inputs)
         if recorder.store.alive():
             recorder.store.forget(recorder.store.alive())

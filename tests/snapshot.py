@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
+from fgadahat_hooks.guard import OptimizerGuard
+
 Seen = dict[str, Any]
 
 
@@ -50,6 +52,7 @@ def content(value: Tensor) -> tuple[Any, ...]:
 def _global_hooks() -> Seen:
     """Return the hooks that act on every optimizer and every module, those of sessions thrown away left out."""
     gc.collect()
+    OptimizerGuard._sweep()
     pre = torch_optimizer._global_optimizer_pre_hooks
     post = torch_optimizer._global_optimizer_post_hooks
     kinds = [n for n in vars(nn.modules.module) if n.startswith("_global") and n.endswith("hooks")]

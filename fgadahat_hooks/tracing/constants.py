@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from fgadahat_hooks.tracing.forward import python_modules
 from fgadahat_hooks.tracing.geometry import is_plain, storage_key
 from fgadahat_hooks.tracing.operation import Operation, plain_tensors
 
@@ -18,7 +19,7 @@ class Constants:
     def __init__(self, model: nn.Module) -> None:
         """Start with the buffers and plain tensor attributes of a model; parameters change in training."""
         self._refs: dict[int, StorageWeakRef] = {}
-        for module in model.modules():
+        for module in python_modules(model):
             parameters = {id(p) for p in module._parameters.values()}
             own = [*module._buffers.values(), *vars(module).values()]
             self._add(t for t in own if isinstance(t, Tensor) and id(t) not in parameters)

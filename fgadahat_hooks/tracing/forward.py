@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -40,6 +40,11 @@ def own_copy(example_inputs: ExampleInputs) -> ExampleInputs:
         return example_inputs
     copied: ExampleInputs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), example_inputs)
     return copied
+
+
+def python_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules but those of TorchScript, which keep their state out of reach."""
+    yield from (m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
 
 
 # ------------------------------------------------------------------ leaving everything as it was
@@ -83,13 +88,19 @@ def _fast_path_off() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run compiled parts of the model as they were written; nothing is compiled before the compiler was imported."""
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run compiled parts of the model as they were written: a compiler shows nothing of what it runs."""
+    flex = sys.modules.get("torch.nn.attention.flex_attention")
+    flag = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
     set_stance = getattr(torch.compiler, "set_stance", None)
-    if set_stance is None or "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = set_stance("force_eager")
-    return stance
+    with ExitStack() as stack:
+        if hasattr(flex, flag):
+            stack.callback(setattr, flex, flag, getattr(flex, flag))
+            setattr(flex, flag, True)
+        if set_stance is not None and "torch._dynamo" in sys.modules:
+            stack.enter_context(set_stance("force_eager"))
+        yield
 
 
 @contextmanager
@@ -106,7 +117,7 @@ def _random_states(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _tensors_kept(model: nn.Module) -> Iterator[None]:
     """Put back which tensors are the modules' buffers and plain attributes, and what is in them."""
-    owners = [(d, dict(d)) for m in model.modules() for d in (m._buffers, vars(m))]
+    owners = [(d, dict(d)) for m in python_modules(model) for d in (m._buffers, vars(m))]
     tensors = {id(v): v for _, before in owners for v in before.values() if _is_data(v)}
     values = [(t, t.detach().clone()) for t in tensors.values()]
     try:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import AlreadyAttachedError, DetachedError, TaskRunningError, TraceError
 from tests.learning import learn, logits, recipe
+from tests.small_models import Functional, Net, batch
 from tests.snapshot import content, differences, snapshot
 from tests.zoo_models import BUILDERS, LIGHT, build, images, labels
 
@@ -176,15 +177,15 @@ def test_a_first_batch_that_raises_can_be_tried_again() -> None:
     assert differences(before, snapshot(model)) == []
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_forward_that_raises_halfway_leaves_no_gate_folded(name: str) -> None:
-    model = build(name)
-    session = fh.attach(model, None, images(1))
+@pytest.mark.parametrize(("kind", "place"), [(Net, "bn2"), (Net, "head"), (Functional, ""), (Functional, "head")])
+def test_a_forward_that_raises_halfway_leaves_no_gate_folded(kind: type[nn.Module], place: str) -> None:
+    model = kind()
+    session = fh.attach(model, None, batch(1)[0])
     with session.task("a") as task:
         begun = snapshot(model.eval())
-        handle = list(model.modules())[-1].register_forward_pre_hook(boom)
+        handle = model.get_submodule(place).register_forward_pre_hook(boom)
         with pytest.raises(BoomError):
-            model(images())
+            model(batch()[0])
         handle.remove()
         assert differences(begun, snapshot(model)) == []
         task.anneal(1, 1)

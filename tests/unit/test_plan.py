@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.errors import AlreadyAttachedError, TraceError
+from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
 from tests.small_models import Functional, Net, TwoHeads, batch
 from tests.zoo_models import BUILDERS, images
 
@@ -104,5 +104,5 @@ def test_a_session_has_the_plan_that_was_announced() -> None:
 
 
 def test_needs_example_inputs() -> None:
-    with pytest.raises(TraceError):
+    with pytest.raises(BadCallError, match="example_inputs"):
         fh.plan(Net(), {})

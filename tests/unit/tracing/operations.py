@@ -32,7 +32,8 @@ ELEMENTS: dict[str, Function] = {
     "to": lambda x: x.double().float(),
     "half": lambda x: x.to(torch.bfloat16).relu().float(),
     "twice": lambda x: x * 2 / 3 - x,
-    "sum of list": lambda x: sum([x, x]),  # type: ignore[arg-type, return-value]
+    "sum of list": lambda x: sum([x, x], torch.zeros(())),
+    "sum from zero": lambda x: 0 + x,
     "rsub": lambda x: torch.rsub(x, x, alpha=2),
     "where": lambda x: torch.where(x > 0.5, x, torch.zeros(())),
     "masked fill": lambda x: x.masked_fill(x > 0.5, 0.0),

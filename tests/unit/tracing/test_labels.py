@@ -131,5 +131,10 @@ def test_what_is_plain() -> None:
     assert is_plain(torch.nn.Parameter(torch.zeros(2)))
     assert not is_plain(torch.zeros(2).to_sparse())
     seen: list[bool] = []
-    torch.vmap(lambda t: (seen.append(is_plain(t)), t)[1])(torch.zeros(2, 2))
+
+    def look(t: Tensor) -> Tensor:
+        seen.append(is_plain(t))
+        return t
+
+    torch.vmap(look)(torch.zeros(2, 2))
     assert seen == [False]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from fgadahat_hooks.trace import TraceRequest, gateable_layers, trace
 from tests.differential.truth import free_noise_matters, measure, never_vanishing, randomise
@@ -85,8 +88,29 @@ class Wrapped(nn.Module):
 
 # ------------------------------------------------------------------ other kinds of modules
 def test_compiled_part() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), torch.compile(nn.Linear(8, 8), backend="eager"), nn.Linear(8, 3))
-    assert measure(model, call_with(torch.randn(VECTOR))).wrong == ()
+    middle: Any = torch.compile(nn.Linear(8, 8), backend="eager")
+    model = nn.Sequential(nn.Linear(4, 8), middle, nn.Linear(8, 3))
+    with torch.compiler.set_stance("force_eager"):
+        truth = measure(model, call_with(torch.randn(VECTOR)))
+    assert (truth.exact, truth.wrong) == (1.0, ())
+
+
+def test_flexible_attention() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q = self.a(x)[:, None]
+            mixed: Tensor = flex_attention(q, q, q)
+            out: Tensor = self.head(mixed[:, 0].mean(1))
+            return out
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = trace(Model(), torch.randn(2, 16, 16), TraceRequest(["a"]))
+    assert graph.inputs["head"].live.all()
 
 
 def test_a_shared_bias_is_not_gated() -> None:
@@ -129,7 +153,7 @@ def test_higher_order_operations_use_weights_in_unknown_ways() -> None:
             h = self.a(x)
             weight = self.b.weight
             mixed = torch.cond(x.abs().sum() > 0, lambda t, w: t @ w.t(), lambda t, w: t @ w, (h, weight))
-            return self.head(mixed + self.b(h))
+            return self.end(mixed + self.b(h))
 
     graph = trace(Model(), torch.randn(VECTOR), TraceRequest(["a", "b"]))
     assert graph.layers["b"].whole

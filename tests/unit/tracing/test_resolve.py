@@ -131,7 +131,7 @@ class Activated(Vector):
         total = torch.zeros(())
         for function in self.functions:
             total = total + function(h)
-        return self.head(self.b(total))
+        return self.end(self.b(total))
 
 
 @pytest.mark.parametrize(
