@@ -68,6 +68,10 @@ class GateContext:
             line = self._lines[gate.name]
         return line.value, line.slope
 
+    def embeddings_moved(self) -> None:
+        """Forget what was computed from the embeddings; for optimizers that write past torch's version counter."""
+        self._lines.clear()
+
     def _refresh(self, gate: Gate) -> None:
         like = gate.embedding
         together = [g for g in self.gates if g.embedding.device == like.device and g.embedding.dtype == like.dtype]

@@ -248,7 +248,7 @@ class Session:
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; verify after it has ended.")
         if not runtime.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
-        return verify(runtime, inputs)
+        return verify(runtime, inputs, self.plan.leaks)
 
     def detach(self) -> nn.Module:
         """Give the model back: no hook, no attribute, no extra key is left. A second call does nothing.

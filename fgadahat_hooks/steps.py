@@ -106,6 +106,7 @@ class ProtectedSteps:
             if embeddings:
                 torch._foreach_clamp_min_(embeddings, -bound)
                 torch._foreach_clamp_max_(embeddings, bound)
+        self._runtime.gate_context.embeddings_moved()
         self.count += 1
 
     def _check_embeddings(self) -> None:

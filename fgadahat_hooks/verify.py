@@ -29,12 +29,15 @@ class VerifyReport:
         free: Number of elements that were overwritten.
         kept: Number of gated elements that were not.
         leaks: For each leaking tensor the tasks whose logits it changed; empty when nothing leaks.
+        by_choice: What else lets finished tasks change, chosen in the spec (soft rates, for one): `Plan.leaks`. The
+            proof is about free entries; it says nothing of entries that a soft mode moves a little.
     """
 
     tasks: tuple[TaskId, ...]
     free: int
     kept: int
     leaks: dict[str, tuple[TaskId, ...]]
+    by_choice: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Say it in words."""
@@ -42,11 +45,18 @@ class VerifyReport:
         if self.leaks:
             lines = [f"  {name}: changes {', '.join(map(repr, t))}" for name, t in self.leaks.items()]
             return "\n".join([f"{len(self.leaks)} tensor(s) leak into finished tasks:", *lines])
-        return f"Tasks {tasks}: logits bit-identical after {self.free:,} free elements were overwritten with noise."
+        proof = f"Tasks {tasks}: logits bit-identical after {self.free:,} free elements were overwritten with noise."
+        choices = ["But later tasks can still change them, because", *(f"  - {choice}" for choice in self.by_choice)]
+        return "\n".join([proof, *choices]) if self.by_choice else proof
 
 
-def verify(runtime: Runtime, inputs: Any = None) -> VerifyReport:
+def verify(runtime: Runtime, inputs: Any = None, by_choice: tuple[str, ...] = ()) -> VerifyReport:
     """Run the static proof on a copy; see `Session.verify`.
+
+    Args:
+        runtime: The attached model, with finished tasks.
+        inputs: Inputs for the model; those of the trace when left out.
+        by_choice: What the plan says can change finished tasks, for the report.
 
     Raises:
         LeakError: Some finished task's logits changed.
@@ -68,7 +78,7 @@ def verify(runtime: Runtime, inputs: Any = None) -> VerifyReport:
         leaks = _blame(scratch, inputs, before, saved) if changed else {}
     free_count = sum(int(free.sum()) for _, _, free in entries)
     total = sum(tensor.numel() for _, tensor, _ in entries)
-    report = VerifyReport(tuple(runtime.state.records), free_count, total - free_count, leaks)
+    report = VerifyReport(tuple(runtime.state.records), free_count, total - free_count, leaks, by_choice)
     if changed:
         raise LeakError(f"{report}\nPolicies: {_policies(runtime, leaks)}")
     return report

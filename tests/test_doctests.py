@@ -6,8 +6,9 @@ import doctest
 import importlib
 import pkgutil
 
-import fgadahat_hooks
 import pytest
+
+import fgadahat_hooks
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(fgadahat_hooks.__path__, "fgadahat_hooks."))
 OPTIONAL = {"fgadahat_hooks.adapters.accelerate", "fgadahat_hooks.adapters.lightning"}

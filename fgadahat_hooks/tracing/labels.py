@@ -34,30 +34,54 @@ def constant(label: int, shape: Sequence[int] = ()) -> Tensor:
 class LabelTable:
     """Interns sets of atoms (numbered units) as labels and combines label tensors."""
 
-    def __init__(self) -> None:
-        """Start with the two labels that are no sets."""
-        self._sets: list[frozenset[int]] = [frozenset(), frozenset()]
+    def __init__(self, singles: int = 0) -> None:
+        """Start with `ZERO`, `LIVE` and the sets of one atom, whose labels need no memory.
+
+        Args:
+            singles: Number of atoms `a` whose set `{a}` has the label `single(a)` from the start.
+        """
+        self._singles = singles
+        self._sets: list[frozenset[int]] = []
         self._ids: dict[frozenset[int], int] = {}
         self._unions: dict[tuple[int, int], int] = {}
-        self._cost: list[float] = [-1.0, float("inf")]
         self._probes: set[int] = set()
 
     def add_probes(self, atoms: Iterable[int]) -> None:
         """Mark atoms that will turn out live: sets holding one are the worse choice in `both`."""
         self._probes.update(atoms)
 
+    def single(self, atom: int) -> int:
+        """Return the label of the set of one of the first atoms."""
+        return 2 + atom
+
     def intern(self, atoms: frozenset[int]) -> int:
         """Return the label of a non-empty set of atoms."""
+        if len(atoms) == 1 and (atom := next(iter(atoms))) < self._singles:
+            return self.single(atom)
         found = self._ids.get(atoms)
         if found is None:
-            found = self._ids[atoms] = len(self._sets)
+            found = self._ids[atoms] = len(self)
             self._sets.append(atoms)
-            self._cost.append(1e9 if not self._probes.isdisjoint(atoms) else float(len(atoms)))
         return found
+
+    def __len__(self) -> int:
+        """Return the number of labels there are."""
+        return 2 + self._singles + len(self._sets)
 
     def atoms(self, label: int) -> frozenset[int]:
         """Return the set behind a label; empty for `ZERO` and `LIVE`."""
-        return self._sets[label]
+        if label in (ZERO, LIVE):
+            return frozenset()
+        if label < 2 + self._singles:
+            return frozenset((label - 2,))
+        return self._sets[label - 2 - self._singles]
+
+    def _cost(self, label: int) -> float:
+        """Return how much a label gives away: the fewer units can make an element non-zero, the better."""
+        if label in (ZERO, LIVE):
+            return -1.0 if label == ZERO else float("inf")
+        atoms = self.atoms(label)
+        return float(len(atoms)) if self._probes.isdisjoint(atoms) else 1e9
 
     def join(self, a: int, b: int) -> int:
         """Return the label of "a or b"."""
@@ -69,7 +93,7 @@ class LabelTable:
             return LIVE
         key = (a, b) if a < b else (b, a)
         if key not in self._unions:
-            self._unions[key] = self.intern(self._sets[a] | self._sets[b])
+            self._unions[key] = self.intern(self.atoms(a) | self.atoms(b))
         return self._unions[key]
 
     def join_all(self, labels: Iterable[int]) -> int:
@@ -79,11 +103,11 @@ class LabelTable:
             return LIVE
         if len(distinct) <= 1:
             return distinct.pop() if distinct else ZERO
-        return self.intern(frozenset().union(*(self._sets[label] for label in distinct)))
+        return self.intern(frozenset().union(*(self.atoms(label) for label in distinct)))
 
     def meet(self, a: int, b: int) -> int:
         """Return a label of "a and b". Either of the two is a safe answer: the smaller set is taken."""
-        return a if self._cost[a] <= self._cost[b] else b
+        return a if self._cost(a) <= self._cost(b) else b
 
     def either(self, a: Tensor, b: Tensor) -> Tensor:
         """Element-wise "a or b", the label of a sum; broadcasts."""
@@ -100,7 +124,7 @@ class LabelTable:
         a, b = reduced(a, b)
         if torch.equal(a, b):
             return a.expand(shape)
-        size = len(self._sets)
+        size = len(self)
         pairs, where = torch.unique(a.long() * size + b.long(), return_inverse=True)
         joined = [function(p // size, p % size) for p in pairs.tolist()]
         return torch.tensor(joined, dtype=torch.int32, device="cpu")[where].expand(shape)

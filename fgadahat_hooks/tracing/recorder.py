@@ -76,7 +76,8 @@ class Recorder:
             targets: Names of those that a gate may get; the others are live in the end, and tracked only so that
                 the output layer can be found.
         """
-        self.table = LabelTable()
+        units = sum(kind.units(module) for module, kind in layers.values())
+        self.table = LabelTable(2 * units)
         self.store = LabelStore()
         self.records: dict[str, LayerRecord] = {}
         self.order: list[str] = []
@@ -109,8 +110,8 @@ class Recorder:
         key = (record.name, kind)
         if key not in self._labels:
             first = record.raw if kind == "raw" else record.normed
-            labels = [self.table.intern(frozenset((first + i,))) for i in range(record.units)]
-            self._labels[key] = torch.tensor(labels, dtype=torch.int32, device="cpu")
+            first = self.table.single(first)
+            self._labels[key] = torch.arange(first, first + record.units, dtype=torch.int32, device="cpu")
         return self._labels[key]
 
     def begin_again(self) -> None:

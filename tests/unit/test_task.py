@@ -157,9 +157,7 @@ def test_a_closure_works_with_hard_hat(session: fh.Session) -> None:
     ended, x, y = logits(session, "a", batch()[0]), *batch(seed=3)
     before = session.model.get_parameter("conv2.weight").detach().clone()
     with session.task("b") as task:
-        own, gates = session.parameter_groups(lr=0.1)
         optimizer = task.protect(LBFGS([*session.model.parameters()], lr=0.1, max_iter=3))
-        assert {id(p) for p in own["params"] + gates["params"]} < {id(p) for p in session.model.parameters()}
         task.anneal(1, 1)
 
         def closure() -> float:
@@ -230,8 +228,7 @@ def test_batches_anneal_from_one_over_the_largest_scale_to_it() -> None:
 def test_regularization_is_the_mean_of_the_mask_at_first(factor: float) -> None:
     session = fh.attach(Net(), {"regularization": {"factor": factor}}, batch(1)[0])
     with session.task("a") as task:
-        scale = task.anneal(3, 5)
-        embeddings = [session.model.get_parameter(f"{n}.hat_gate.embedding") for n in session.graph.layers]
+        scale, embeddings = task.anneal(3, 5), [gate.embedding for gate in gates(session)]
         term = task.regularization()
         mask = torch.cat([torch.sigmoid(scale * e) for e in embeddings])
         torch.testing.assert_close(term, factor * mask.mean())

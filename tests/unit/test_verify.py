@@ -97,3 +97,12 @@ def test_finds_a_unit_graph_that_is_wrong() -> None:
     graph.inputs["hidden"] = inputs
     with pytest.raises(LeakError, match=r"(?s)hidden\.weight: changes.*please report this model"):
         session.verify()
+
+
+def test_the_report_says_what_can_change_by_choice() -> None:
+    session = fh.attach(Net(), {"adjustment": {"mode": "hat_const_1"}}, batch(2)[0])
+    learn(session, "a", [batch()], recipe("sgd"))
+    report = session.verify()
+    assert report.by_choice == session.plan.leaks
+    assert "But later tasks can still change them" in str(report)
+    assert "hat_const_1" in str(report)
