@@ -139,12 +139,13 @@ def spread(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -
     """Carry values of units over to a layer's weight and bias.
 
     A bias, and the weight of a layer without any gated predecessor, take the value of their own unit alone. An input
-    that is always live counts with `live`. A weight whose entries are mixed takes the layer's largest value throughout.
+    that is always live counts with `live`. A weight whose entries are mixed takes the
+    model's largest value throughout: it may matter to a task that uses none of the layer's units.
     """
     info = layer.info
     own = joined[info.offset : info.offset + info.units].to(layer.gate.embedding.dtype)
     if info.whole and own.numel():
-        own = own.max().expand_as(own)
+        own = joined.max().to(own).expand_as(own)
     inputs = None
     if layer.inputs.has_predecessor and not info.whole:
         inputs = layer.kind.input_view(layer.module, layer.inputs.gather_max(joined, live).to(own.dtype))
