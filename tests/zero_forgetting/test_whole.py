@@ -23,10 +23,10 @@ class StandardisedConv2d(nn.Conv2d):
 class Standardised(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.a = nn.Conv2d(3, 8, 3, padding=1)
-        self.b = StandardisedConv2d(8, 8, 3)
-        self.c = nn.Conv2d(8, 8, 3, padding=1)
-        self.head = nn.Linear(8 * 64, CLASSES)
+        self.a = nn.Conv2d(3, 32, 3, padding=1)
+        self.b = StandardisedConv2d(32, 32, 3)
+        self.c = nn.Conv2d(32, 32, 3, padding=1)
+        self.head = nn.Linear(32 * 64, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(F.avg_pool2d(self.c(self.b(self.a(x).relu()).relu()), 4).flatten(1))
