@@ -153,7 +153,7 @@ _SHOWN_PRODUCERS = 3
 
 
 def _layer_lines(plan: Plan) -> list[str]:
-    rows = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by")]
+    rows = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by (inputs)")]
     rows += [
         (p.name, p.kind, str(p.units), _where(p), str(p.inputs), f"{p.resolved:.0%}", _producers(p.producers))
         for p in plan.layers
@@ -171,8 +171,8 @@ def _where(layer: LayerPlan) -> str:
 def _producers(producers: dict[str, int]) -> str:
     if not producers:
         return "(always live)"
-    names = list(producers)[:_SHOWN_PRODUCERS]
-    return ", ".join(names) + (f" and {len(producers) - len(names)} more" if len(producers) > len(names) else "")
+    named = [f"{name} ({count})" for name, count in producers.items()][:_SHOWN_PRODUCERS]
+    return ", ".join(named) + (f" and {len(producers) - len(named)} more" if len(producers) > len(named) else "")
 
 
 def _tensor_lines(plan: Plan) -> list[str]:
