@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import Callback, TaskContext, optimizer_parameters
-from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, Joined, Shared, shared_values
+from fgadahat_hooks.callbacks.rates import (
+    CONSTANT,
+    RATES,
+    Joined,
+    Shared,
+    UnitShared,
+    is_by_unit,
+    shared_values,
+    unit_shared_values,
+)
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.spec import HAT, to_adjustment
 
@@ -117,16 +126,19 @@ class GradientAdjustCallback(Callback):
         self._free_shares = _free_shares(context)
         aggregation = getattr(self.spec, "aggregation", "min")
         joined = Joined(context.cumulative, context.summative, importance, aggregation)
+        values = unit_shared_values if is_by_unit(self.spec) else shared_values
         return [
             _Part(name, local, layer.module.get_parameter(local), shared)
             for name, layer in context.layers.items()
-            for local, shared in shared_values(context, layer, joined).items()
+            for local, shared in values(context, layer, joined).items()
         ]
 
     def _rate_of(self, part: _Part) -> Tensor:
         if part.constant is not None:
             return part.constant
         rate = self._rate(self.spec, part.shared, part.sparsity, self._generator).to(part.parameter.dtype)
+        if isinstance(part.shared, UnitShared):
+            return part.shared.carry_over(rate)
         if self.spec.mode in CONSTANT:
             part.constant = rate
             part.shared.__dict__.pop("protected", None)  # a second copy of what the rate says
@@ -165,7 +177,7 @@ def _free_shares(context: TaskContext) -> list[Tensor]:
 class _Part:
     """One weight or bias of a gated layer during one task."""
 
-    def __init__(self, layer: str, local: str, parameter: nn.Parameter, shared: Shared) -> None:
+    def __init__(self, layer: str, local: str, parameter: nn.Parameter, shared: Shared | UnitShared) -> None:
         self.layer = layer
         self.name = f"{layer}.{local}"
         self.parameter = parameter
