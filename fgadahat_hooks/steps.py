@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -63,7 +64,8 @@ class ProtectedSteps:
                 "`session.parameter_groups(lr=...)`, after `attach` and after moving the model to its device."
             )
         for parameter in self._fresh:
-            optimizer.state.pop(parameter, None)
+            if parameter in optimizer.state:
+                _start_anew(optimizer, parameter)
         hooks = self._runtime_task_hooks()
         hooks.add(optimizer.register_step_pre_hook(self.before))
         hooks.add(optimizer.register_step_post_hook(self.after))
@@ -166,3 +168,21 @@ class ProtectedSteps:
                 "Finished tasks may be changed. Leave frozen parameters out of this optimizer: build it from "
                 "`session.parameter_groups(lr=...)` inside the task."
             )
+
+
+def _start_anew(optimizer: Optimizer, parameter: Tensor) -> None:
+    """Give a parameter the state that a new optimizer would have for it.
+
+    Most optimizers make their state at a parameter's first step, some (Adagrad) when they are built; one that cannot be
+    built from its own defaults keeps what it has.
+    """
+    known = inspect.signature(type(optimizer)).parameters
+    options = {name: value for name, value in optimizer.defaults.items() if name in known}
+    try:
+        fresh = type(optimizer)([parameter], **options)
+    except (TypeError, ValueError):
+        return
+    if parameter in fresh.state:
+        optimizer.state[parameter] = fresh.state[parameter]
+    else:
+        optimizer.state.pop(parameter)

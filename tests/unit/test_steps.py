@@ -272,3 +272,20 @@ def test_annealing_of_one_task_does_not_count_for_the_next() -> None:
         backward(session, task, batches(4, 3)[0])
         with pytest.raises(NotAnnealedError):
             optimizer.step()
+
+
+# ------------------------------------------------------------------ an optimizer kept for the next task
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adagrad, torch.optim.NAdam, torch.optim.Rprop])
+def test_what_a_task_starts_anew_has_the_state_of_a_new_optimizer(kind: Any) -> None:
+    session, _ = attached()
+    with session.task("a") as task:
+        optimizer = task.protect(kind(session.parameter_groups(lr=0.1)[0]["params"] + embeddings(session)))
+        train(session, task, optimizer, batches(4, 3))
+    gate, weight = embeddings(session)[0], session.model.get_parameter("0.weight")
+    before = optimizer.state[weight]
+    with session.task("b") as task:
+        task.protect(optimizer)
+        new = kind([gate])
+        assert repr(optimizer.state.get(gate)) == repr(new.state.get(gate))
+        assert optimizer.state[weight] is before
+        train(session, task, optimizer, batches(4, 3))
