@@ -129,12 +129,12 @@ class Scattered(Vector):
         return self.end(self.b(out) + rows + self.b(h))
 
 
-@torch.library.custom_op("fgadahat_tests::fill_", mutates_args=("x",))
+@torch.library.custom_op("fgadahat_tests::fill_", mutates_args=("x",), schema="(Tensor(a!) x) -> ()")
 def _fill(x: Tensor) -> None:
     x.fill_(1.0)
 
 
-@torch.library.custom_op("fgadahat_tests::shift", mutates_args=())
+@torch.library.custom_op("fgadahat_tests::shift", mutates_args=(), schema="(Tensor x) -> Tensor")
 def _shift(x: Tensor) -> Tensor:
     return x + 1.0
 
