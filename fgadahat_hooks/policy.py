@@ -71,25 +71,30 @@ def own_tensors(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor,
 
 def classify(model: nn.Module, graph: UnitGraph, spec: AttachSpec) -> list[TensorPolicy]:
     """Return the policy of every parameter and buffer of a model, gates left out."""
+    heads = _head_tensors(model, graph)
     return [
-        _policy(name, owner, module, tensor, is_parameter, graph, spec)
+        _policy(name, owner, _role(name, module, tensor, graph, heads), tensor, is_parameter, spec)
         for name, owner, module, tensor, is_parameter in own_tensors(model)
     ]
 
 
-def _policy(
-    name: str, owner: str, module: nn.Module, tensor: Tensor, is_parameter: bool, graph: UnitGraph, spec: AttachSpec
-) -> TensorPolicy:
-    role = _role(owner, name.rsplit(".", 1)[-1], module, graph)
+def _head_tensors(model: nn.Module, graph: UnitGraph) -> set[int]:
+    """Return the identities of all tensors inside heads: a head may be a block, or share its weight with the body."""
+    modules = [model.get_submodule(head) for head in graph.heads]
+    return {id(t) for module in modules for t in (*module.parameters(), *module.buffers())}
+
+
+def _policy(name: str, owner: str, role: Role, tensor: Tensor, is_parameter: bool, spec: AttachSpec) -> TensorPolicy:
     protection, reason = _protection(role, tensor, is_parameter, spec)
     kind: Literal["parameter", "buffer"] = "parameter" if is_parameter else "buffer"
     return TensorPolicy(name, owner, kind, role, tensor.numel(), protection, reason)
 
 
-def _role(owner: str, local: str, module: nn.Module, graph: UnitGraph) -> Role:
+def _role(name: str, module: nn.Module, tensor: Tensor, graph: UnitGraph, heads: set[int]) -> Role:
+    owner, _, local = name.rpartition(".")
     if owner in graph.layers and local in ("weight", "bias"):
         return "gated"
-    if owner in graph.heads:
+    if id(tensor) in heads:
         return "head"
     return "norm" if is_norm(module) else "rest"
 
