@@ -38,7 +38,7 @@ def _drive(task: Task, loader: Iterable[T], total: int) -> Iterator[T]:
                 f"Expected at most {total} batches, but the loader gave another one. Pass the true num_batches: the "
                 "gates reach their largest scale on the last batch."
             )
-        task.begin_batch(number, total)
+        task.begin_batch(number, total, batch)
         yield batch
         task.end_batch()
 

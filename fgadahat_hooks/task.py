@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class Task:
         self._steps: ProtectedSteps | None = None
         self._swap = TaskSwap(runtime, num_classes)
         self._line: tuple[Tensor, Tensor] | None = None
+        self._data: Any = None
 
     # ---------------------------------------------------------------- begin and end
     def __enter__(self) -> Task:
@@ -144,6 +145,7 @@ class Task:
             if not self._runtime.traced:
                 raise NoTaskError("The model has not been traced yet: run a forward, or pass example_inputs to attach.")
             self._context = self._runtime.context(self.id)
+            self._context.data = self._data
             self._runtime.callbacks.call("on_task_start", self._context)
         return self._context
 
@@ -210,15 +212,18 @@ class Task:
         dtype = torch.float32 if first is None else first.embedding.dtype
         context.scale = torch.tensor(float(scale), dtype=dtype, device=context.scale.device)
 
-    def begin_batch(self, batch: int, num_batches: int) -> None:
+    def begin_batch(self, batch: int, num_batches: int, data: Any = None) -> None:
         """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
 
         Args:
             batch: Number of the batch in its epoch, counted from 1.
             num_batches: Number of batches of the epoch.
+            data: What the loader gave: inputs and labels. Attribution measures find the true labels in it.
         """
         self.anneal(batch, num_batches)
+        self._data = data
         if self._context is not None:
+            self._context.data = data
             self._runtime.callbacks.call("on_train_batch_start", self._context)
 
     def end_batch(self) -> None:

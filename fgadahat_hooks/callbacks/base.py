@@ -66,6 +66,7 @@ class TaskContext:
         hooks: Hooks put here live until the task ends.
         record: The running task's record. Its masks are there at `on_task_end`; callbacks may add its importance.
         summed_importance: What replaces the state's at the end of the task, set by a summation callback.
+        data: What the loader gave for the batch that is being trained on, None if the loop does not say.
     """
 
     task: TaskId
@@ -79,6 +80,7 @@ class TaskContext:
     hooks: HookSet
     record: TaskRecord = field(default_factory=lambda: TaskRecord({}))
     summed_importance: dict[str, Tensor] | None = None
+    data: Any = None
 
     @property
     def device(self) -> torch.device:
