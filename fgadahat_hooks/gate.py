@@ -6,6 +6,8 @@ Hooks are module-level functions and everything they need hangs on the modules t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -71,6 +73,20 @@ class GateContext:
     def embeddings_moved(self) -> None:
         """Forget what was computed from the embeddings; for optimizers that write past torch's version counter."""
         self._lines.clear()
+
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """Run the block with the masks that the running task's gates have now, as constants."""
+        if self.mode is not GateMode.TASK:
+            yield
+            return
+        before = (self.mode, self.masks)
+        try:
+            self.masks = {gate.name: mask.detach() for gate in self.gates if (mask := gate.mask()) is not None}
+            self.mode = GateMode.USE
+            yield
+        finally:
+            self.mode, self.masks = before
 
     def _refresh(self, gate: Gate) -> None:
         like = gate.embedding

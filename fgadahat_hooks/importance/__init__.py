@@ -6,14 +6,18 @@ raw importance `(units,)` >= 0; scaling, masking and summing happen elsewhere.
 
 from __future__ import annotations
 
-from fgadahat_hooks.importance import activation, combined, gradient, weight
-from fgadahat_hooks.importance.base import ConsumerView, LayerView, Measure, register_measure
+from fgadahat_hooks.importance import activation, attribution, combined, gradient, weight
+from fgadahat_hooks.importance.attribution import AttributionMeasure
+from fgadahat_hooks.importance.base import BaseMeasure, ConsumerView, LayerView, Measure, register_measure
 
 __all__ = [
+    "AttributionMeasure",
+    "BaseMeasure",
     "ConsumerView",
     "LayerView",
     "Measure",
     "activation",
+    "attribution",
     "combined",
     "gradient",
     "register_measure",

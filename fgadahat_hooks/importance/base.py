@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -62,12 +62,12 @@ class LayerView:
     consumers: tuple[ConsumerView, ...] = ()
 
 
-class Measure(ABC):
-    """An importance measure.
+class BaseMeasure:
+    """What all importance measures share.
 
     Attributes:
         name: Name in the registry, set by `register_measure`.
-        needs: What must be in the view: any of `weight`, `gradient`, `activation`, `consumers`.
+        needs: What must be at hand: any of `weight`, `gradient`, `activation`, `consumers`, `model`.
     """
 
     name: ClassVar[str] = ""
@@ -83,12 +83,23 @@ class Measure(ABC):
             name = self.name or type(self).__name__
             raise BadCallError(f"Measure {name!r} takes no parameters, but got {sorted(params)}. Remove them.")
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a measure remembers from step to step: tensors and numbers by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+
+
+class Measure(BaseMeasure, ABC):
+    """A measure that looks at one layer of one step; `AttributionMeasure` is the kind that runs the model again."""
+
     @abstractmethod
     def compute(self, view: LayerView) -> Tensor:
         """Return the raw importance of each unit, `(units,)`, >= 0, detached, on the device of the weight."""
 
 
-M = TypeVar("M", bound=type[Measure])
+M = TypeVar("M", bound=type[BaseMeasure])
 
 
 def register_measure(name: str, *, force: bool = False) -> Callable[[M], M]:
@@ -99,7 +110,7 @@ def register_measure(name: str, *, force: bool = False) -> Callable[[M], M]:
         force: Whether it may replace a measure of that name.
 
     Raises:
-        BadCallError: If what is decorated is no concrete subclass of `Measure`.
+        BadCallError: If what is decorated is no concrete subclass of `Measure` or `AttributionMeasure`.
         DuplicateNameError: If the name is taken and `force` is not set.
     """
 
@@ -113,7 +124,7 @@ def register_measure(name: str, *, force: bool = False) -> Callable[[M], M]:
 
 
 def _check(name: str, cls: object) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Measure)):
+    if not (isinstance(cls, type) and issubclass(cls, BaseMeasure)):
         raise BadCallError(f"Expected measure {name!r} to be a subclass of `Measure`, but got {cls!r}.")
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:

@@ -1,0 +1,28 @@
+"""Measures that run the model again on the batch: one pass for all layers."""
+
+from __future__ import annotations
+
+from fgadahat_hooks.importance.attribution import (
+    conductance,
+    gradcam,
+    gradient_shap,
+    gradient_x_activation,
+    internal_influence,
+)
+from fgadahat_hooks.importance.attribution.base import AttributionMeasure
+from fgadahat_hooks.importance.attribution.capture import Site
+from fgadahat_hooks.importance.attribution.scene import Batch, Run, Scene, open_scene
+
+__all__ = [
+    "AttributionMeasure",
+    "Batch",
+    "Run",
+    "Scene",
+    "Site",
+    "conductance",
+    "gradcam",
+    "gradient_shap",
+    "gradient_x_activation",
+    "internal_influence",
+    "open_scene",
+]

@@ -1,0 +1,48 @@
+"""What a measure that runs the model again is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor
+
+from fgadahat_hooks.importance.attribution.params import Params
+from fgadahat_hooks.importance.attribution.scene import Scene
+from fgadahat_hooks.importance.base import BaseMeasure
+
+AttributeTo = Literal["gate", "layer"]
+
+
+class AttributionMeasure(BaseMeasure, ABC):
+    """A measure of all layers at once that runs the model again on the batch, as in evaluation (D10).
+
+    Attributes:
+        attribute_to: `gate`: the units after norm and gate, where an inactive unit counts 0. `layer`: the layer's own
+            output `z`, as captum and the reference implementation have it.
+        cost: Forwards and backwards for all layers, for the documentation.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
+    cost: ClassVar[str] = ""
+
+    def __init__(self, *, attribute_to: AttributeTo = "gate") -> None:
+        """Choose what is attributed to.
+
+        Raises:
+            BadCallError: `attribute_to` is neither.
+        """
+        with Params(self.name) as params:
+            self.attribute_to = params.choice("attribute_to", attribute_to, get_args(AttributeTo))
+
+    @abstractmethod
+    def compute(self, scene: Scene) -> dict[str, Tensor]:
+        """Return the raw importance of each unit of each layer, `(units,)`, >= 0, detached."""
+
+    def check(self, scene: Scene) -> None:
+        """Refuse a model on which the measure would be wrong; called once, on example inputs, before attaching.
+
+        Raises:
+            CapabilityError: Names the module and what to use instead.
+        """
+        scene.run()

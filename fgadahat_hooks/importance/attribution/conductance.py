@@ -1,0 +1,63 @@
+"""Conductance: how much of the output's change along the path of inputs flows through a unit."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fgadahat_hooks.importance.attribution.base import AttributionMeasure
+from fgadahat_hooks.importance.attribution.params import Params
+from fgadahat_hooks.importance.attribution.path import METHODS, Method, quadrature
+from fgadahat_hooks.importance.attribution.scene import Baseline, Run, Scene, Values
+from fgadahat_hooks.importance.base import register_measure
+
+
+@register_measure("conductance_abs")
+class ConductanceAbs(AttributionMeasure):
+    """`I_i = <sum_k dF_y/dz_i(x_k) (z_i(x_{k+1}) - z_i(x_k))>` along the inputs' path (Dhamdhere et al. 2018).
+
+    The path's points are those of a quadrature rule, `n_steps + 1` of them, as in captum.
+
+    Args:
+        n_steps: Steps of the path.
+        baselines: Where the path begins, a number or a tensor like the inputs or like one sample.
+        method: Rule that sets the points.
+        attribute_to: `gate` or `layer`.
+    """
+
+    cost: ClassVar[str] = "n_steps + 1 forwards, n_steps backwards"
+
+    def __init__(
+        self, *, n_steps: int = 50, baselines: Baseline = 0.0, method: Method = "gausslegendre", **params: Any
+    ) -> None:
+        """Check the parameters."""
+        super().__init__(**params)
+        with Params(self.name) as check:
+            self.n_steps = check.count("n_steps", n_steps)
+            self.baselines = check.baseline("baselines", baselines)
+            self.method: Method = check.choice("method", method, METHODS)
+
+    def compute(self, scene: Scene) -> dict[str, Tensor]:
+        """Return the measure of every layer, `(units,)`."""
+        points, _ = quadrature(self.method, self.n_steps + 1)
+        total: Values = {}
+        before = scene.run(points[0], self.baselines)
+        for number, point in enumerate(points[1:], start=1):
+            here = scene.run(point, self.baselines, grad=number < self.n_steps)
+            _add_step(total, before, here)
+            before = here
+        return scene.mean_abs(total)
+
+    def check(self, scene: Scene) -> None:
+        """Refuse a model whose inputs form no path."""
+        scene.check_path()
+        super().check(scene)
+
+
+def _add_step(total: Values, before: Run, here: Run) -> None:
+    """Add slope times change of every value, element by element."""
+    for name, slopes in before.gradients().items():
+        moves = zip(slopes, here.values[name], before.values[name], strict=True)
+        step = [slope * (after.detach() - first.detach()) for slope, after, first in moves]
+        total[name] = [t.add_(s) for t, s in zip(total[name], step, strict=True)] if name in total else step

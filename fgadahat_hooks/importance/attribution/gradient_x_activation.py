@@ -1,0 +1,26 @@
+"""Gradient times activation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from fgadahat_hooks.importance.attribution.base import AttributionMeasure
+from fgadahat_hooks.importance.attribution.scene import Scene
+from fgadahat_hooks.importance.base import register_measure
+
+
+@register_measure("gradient_x_activation_abs")
+class GradientXActivationAbs(AttributionMeasure):
+    """`I_i = <z_i dF_y/dz_i>`, `F_y` the logit of the true label."""
+
+    cost: ClassVar[str] = "1 forward, 1 backward"
+
+    def compute(self, scene: Scene) -> dict[str, Tensor]:
+        """Return the measure of every layer, `(units,)`."""
+        run = scene.run()
+        slopes = run.gradients()
+        return scene.mean_abs(
+            {n: [z.detach() * g for z, g in zip(run.values[n], slopes[n], strict=True)] for n in slopes}
+        )

@@ -1,0 +1,33 @@
+"""Run a model as in evaluation, and leave no trace of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Run the block with the model in evaluation mode; afterwards modes and random states are as before (D10).
+
+    Autocast is off inside, so that an attribution has the precision of the parameters. Modes are set as attributes:
+    a `train` method of the user's own may do more than switch.
+    """
+    training = [module for module in model.modules() if module.training]
+    devices = {p.device for p in model.parameters()}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([d for d in devices if d.type == "cuda"]))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", *(d.type for d in devices)}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.callback(_set_training, training, True)
+        _set_training(training, False)
+        yield
+
+
+def _set_training(modules: list[nn.Module], value: bool) -> None:
+    for module in modules:
+        module.training = value

@@ -1,0 +1,111 @@
+"""One number a sample whose origin is attributed: the logit of the true label (D9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.errors import BadCallError, CapabilityError
+
+_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+_OWN_TARGET = (
+    "Give a target of your own, a function that returns one number a sample: "
+    "ImportanceCallback(..., target=lambda output, data: ...)."
+)
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the class logits `(batch, classes)` in a model's output.
+
+    That is the output itself, its `logits` (attribute or key), or the first tensor of a tuple.
+
+    Raises:
+        CapabilityError: There are none.
+    """
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif not isinstance(output, Tensor):
+        found = getattr(output, "logits", None)
+        if found is None and isinstance(output, tuple | list):
+            found = next((t for t in output if isinstance(t, Tensor)), None)
+    if isinstance(found, Tensor) and found.dim() == 2 and found.is_floating_point():
+        return found
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+    raise CapabilityError(
+        f"Expected the model to put out class logits (batch, classes), but got {shape}. {_OWN_TARGET}"
+    )
+
+
+def labels_of(data: Any) -> Tensor:
+    """Return the labels in what a loader gave: the last part of a tuple, or a key such as `labels`.
+
+    Raises:
+        BadCallError: There are none.
+    """
+    found: Any = None
+    if isinstance(data, Mapping) or hasattr(data, "keys"):
+        found = next((data[key] for key in _LABEL_KEYS if key in data), None)
+    elif isinstance(data, tuple | list) and len(data) > 1:
+        found = data[-1]
+    if isinstance(found, Tensor):
+        return found
+    got = "nothing" if data is None else f"a {type(data).__name__}"
+    raise BadCallError(
+        f"Expected the batch to hold the true labels, as (inputs, labels) or under a key of {', '.join(_LABEL_KEYS)}, "
+        f"but got {got}. Go over `task.batches(loader)`, call `task.begin_batch(n, total, data=batch)`, or give a "
+        "target of your own: ImportanceCallback(..., target=lambda output, data: ...)."
+    )
+
+
+def label_scores(output: Any, labels: Tensor) -> Tensor:
+    """Return the logit of each sample's true label, `(batch,)`.
+
+    Args:
+        output: What the model put out.
+        labels: Class numbers `(batch,)`, or shares of the classes `(batch, classes)` as mixed batches have them: then
+            the logits' mean with those shares.
+
+    Raises:
+        CapabilityError: The output holds no class logits.
+        BadCallError: The labels do not fit the logits.
+    """
+    logits = logits_of(output)
+    labels = labels.to(logits.device)
+    if labels.is_floating_point() and labels.shape == logits.shape:
+        return (logits * labels.to(logits.dtype)).sum(1)
+    if labels.is_floating_point() or labels.numel() != logits.shape[0]:
+        raise BadCallError(
+            f"Expected labels of shape ({logits.shape[0]},) with class numbers, but got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}. {_OWN_TARGET}"
+        )
+    labels = labels.reshape(-1).long()
+    if bool(((labels < 0) | (labels >= logits.shape[1])).any()):
+        raise BadCallError(
+            f"Expected labels from 0 to {logits.shape[1] - 1}, but got {int(labels.min())} to {int(labels.max())}."
+        )
+    return logits.gather(1, labels[:, None])[:, 0]
+
+
+def check_scores(scores: Any, size: int) -> Tensor:
+    """Return the scores of a target function, if they are one number a sample.
+
+    Raises:
+        BadCallError: They are not.
+    """
+    if isinstance(scores, Tensor) and scores.shape == (size,) and scores.is_floating_point():
+        return scores
+    got = f"{scores.dtype} of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+    raise BadCallError(f"Expected the target function to return one number a sample, shape ({size},), but got {got}.")
+
+
+def some_score(output: Any) -> Tensor:
+    """Return any number of each sample, for a trial run without labels.
+
+    Raises:
+        CapabilityError: The output holds no class logits.
+    """
+    return torch.as_tensor(logits_of(output)[:, 0])
