@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def batches(task: Task, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False) -> Iterator[T]:
+def batches(
+    task: Task, loader: Iterable[T], *, num_batches: int | None = None, start: int = 0, progress: bool = False
+) -> Iterator[T]:
     """Go over one epoch of a loader and drive the task's batch events; `task.batches` is the same.
 
     Args:
         task: The running task.
         loader: A `DataLoader` or any iterable of batches.
         num_batches: Number of batches; needed if the loader has no length.
+        start: How many batches of this epoch were trained on before an interruption: they are drawn and left out.
         progress: Show a progress bar (needs `rich`; silent when not on a terminal).
 
     Raises:
@@ -27,12 +30,16 @@ def batches(task: Task, loader: Iterable[T], *, num_batches: int | None = None, 
         MissingDependencyError: `progress` is asked for and `rich` is not installed.
     """
     total = _length(loader, num_batches)
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= total:
+        raise BadCallError(f"Expected `start` to be a whole number from 0 to {total}, but got {start!r}.")
     source = _with_progress(loader, total, str(task.id)) if progress else loader
-    return _drive(task, source, total)
+    return _drive(task, source, total, start)
 
 
-def _drive(task: Task, loader: Iterable[T], total: int) -> Iterator[T]:
+def _drive(task: Task, loader: Iterable[T], total: int, start: int) -> Iterator[T]:
     for number, batch in enumerate(loader, start=1):
+        if number <= start:
+            continue
         if number > total:
             raise BadCallError(
                 f"Expected at most {total} batches, but the loader gave another one. Pass the true num_batches: the "

@@ -9,19 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.callbacks import (
-    Callback,
-    CallbackList,
-    GradientAdjustCallback,
-    ImportanceCallback,
-    SummationCallback,
-)
-from fgadahat_hooks.callbacks.importance import check_capable
+from fgadahat_hooks.callback_lists import check_capabilities, checked, default_callbacks, said
+from fgadahat_hooks.callbacks import Callback, CallbackList
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
 from fgadahat_hooks.frozen_norm import freeze_norms
 from fgadahat_hooks.gate import GATE, Gate, GateContext, fold_enter, install_fold, install_norm, install_output
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.guard import OptimizerGuard
+from fgadahat_hooks.heads import size_on_load
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.policy import classify
 from fgadahat_hooks.runtime import Runtime
@@ -30,6 +25,7 @@ from fgadahat_hooks.spec import AttachSpec, to_spec
 from fgadahat_hooks.targets import Targets, find_targets
 from fgadahat_hooks.task_tensors import TaskTensors
 from fgadahat_hooks.trace import ExampleInputs, gateable_layers, trace
+from fgadahat_hooks.wrappers import refuse_wrapped
 
 
 def attach(
@@ -68,56 +64,21 @@ def attach(
         ('2',)
     """
     if not isinstance(model, nn.Module):
-        raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {_said(model)}.")
+        raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {said(model)}.")
+    refuse_wrapped(model)
     spec = to_spec({} if spec is None else spec)
     _check_free(model)
     targets = find_targets(model, spec)
-    listed = CallbackList(default_callbacks(spec) if callbacks is None else _checked(callbacks))
+    listed = CallbackList(default_callbacks(spec) if callbacks is None else checked(callbacks))
     graph = None if example_inputs is None else trace(model, example_inputs, targets.request(spec))
-    if graph is not None:
-        check_capabilities(listed, graph)
+    if graph is not None and example_inputs is not None:
+        check_capabilities(listed, model, graph, example_inputs)
     hooks = HookSet()
     try:
         return _install(model, spec, targets, listed, graph, example_inputs, hooks)
     except BaseException:
         hooks.close()
         raise
-
-
-def default_callbacks(spec: AttachSpec) -> list[Callback]:
-    """Return the callbacks a spec asks for: importance and summation only where a mode uses them."""
-    adjust = GradientAdjustCallback(spec.adjustment)
-    if spec.adjustment.mode != "fg_adahat":
-        return [adjust]
-    importance = ImportanceCallback(spec.importance, spec.adjustment.base_importance)
-    return [importance, SummationCallback(spec.summation), adjust]
-
-
-def check_capabilities(callbacks: CallbackList, graph: UnitGraph) -> None:
-    """Refuse, before anything is changed, a measure that this model does not allow.
-
-    Raises:
-        CapabilityError: Names the layers and what to use instead.
-    """
-    for callback in callbacks.items:
-        if isinstance(callback, ImportanceCallback):
-            check_capable(callback.measure, graph)
-
-
-def _checked(callbacks: Iterable[Callback]) -> list[Callback]:
-    items = list(callbacks)
-    wrong = [_said(c) for c in items if not isinstance(c, Callback)]
-    if wrong:
-        raise BadCallError(
-            f"Expected every callback to be an instance of fgadahat_hooks.Callback, but got {', '.join(wrong)}. "
-            "Pass instances, not classes."
-        )
-    return items
-
-
-def _said(thing: object) -> str:
-    """Name what was given: a class by its own name, anything else by its class's."""
-    return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
 
 
 def _check_free(model: nn.Module) -> None:
@@ -184,6 +145,7 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
     runtime.tied = _tied(model, graph.heads)
     runtime.num_classes = _outputs(model, graph.heads)
     runtime.traced = True
+    size_on_load(runtime)
     if runtime.spec.norms == "freeze":
         freeze_norms(runtime)
 
@@ -219,7 +181,7 @@ class _FirstBatch:
         try:
             inputs = lambda m: m(*example[0], **example[1])  # noqa: E731
             graph = trace(model, inputs, self._targets.request(runtime.spec))
-            check_capabilities(runtime.callbacks, graph)
+            check_capabilities(runtime.callbacks, model, graph, inputs)
         except BaseException:
             runtime.traced = False
             raise

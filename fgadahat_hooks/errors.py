@@ -23,8 +23,10 @@ FgadahatError
 ├── OptimizerError (RuntimeError)
 │   ├── UnprotectedOptimizerError         an optimizer steps without `task.protect`
 │   └── ForeignOptimizerError             an optimizer holds none, or not all, of the model
+├── RanksDifferError (RuntimeError)       processes that train one model hold different values
 ├── NonFiniteError (ArithmeticError)      NaN or infinity met where it would be stored
 ├── CapabilityError (ValueError)          a measure cannot be computed on this model
+├── StateMismatchError (ValueError)       a saved state is not one of this model
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
 └── MissingDependencyError (ImportError)  an optional package is not installed
 """
@@ -151,12 +153,20 @@ class ForeignOptimizerError(OptimizerError):
     """An optimizer does not hold the parameters it should."""
 
 
+class RanksDifferError(FgadahatError, RuntimeError):
+    """Processes that train one model hold different values."""
+
+
 class NonFiniteError(FgadahatError, ArithmeticError):
     """NaN or infinity met where it would be stored."""
 
 
 class CapabilityError(FgadahatError, ValueError):
     """A measure cannot be computed on this model."""
+
+
+class StateMismatchError(FgadahatError, ValueError):
+    """A saved state is not one of this model."""
 
 
 class LeakError(FgadahatError, RuntimeError):

@@ -58,6 +58,11 @@ class GateContext:
         self.gates: list[Gate] = []
         self._lines: dict[str, _Line] = {}
 
+    def set_scale(self, scale: float) -> None:
+        """Set the scale in the precision of the embeddings: a model in float64 keeps all its digits."""
+        dtype = self.gates[0].embedding.dtype if self.gates else torch.float32
+        self.scale = torch.tensor(float(scale), dtype=dtype, device=self.scale.device)
+
     def line(self, gate: Gate) -> tuple[Tensor, Tensor]:
         """Return value and slope of a gate's training mask, `(units,)` each, without gradient.
 

@@ -1,10 +1,14 @@
-"""A new head for a new task."""
+"""A new head for a new task, and a head's number of outputs."""
 
 from __future__ import annotations
+
+import weakref
+from typing import Any
 
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import BadCallError
+from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.task_tensors import TaskTensors
 
 
@@ -42,13 +46,57 @@ def renew(tensors: TaskTensors, heads: tuple[str, ...], num_classes: int | None,
             reset = getattr(module, "reset_parameters", None)
             own = {f"{path}.{n}": p for n, p in module._parameters.items() if p is not None}
             if callable(reset) and own and not any(id(p) in shared for p in own.values()):
-                _resize(tensors, own, num_classes)
+                for name in own:
+                    resize(tensors, name, num_classes)
                 reset()
                 fresh += [tensors.tensor(name) for name in own]
     return fresh
 
 
-def _resize(tensors: TaskTensors, own: dict[str, nn.Parameter], num_classes: int | None) -> None:
-    for name, parameter in own.items():
-        rows = parameter.shape[0] if num_classes is None else num_classes
-        tensors.set(name, parameter.new_empty((rows, *parameter.shape[1:])))
+def resize(tensors: TaskTensors, name: str, num_classes: int | None) -> None:
+    """Give a head's parameter another number of outputs, or fresh memory for the same; its values are not set."""
+    live = tensors.tensor(name).detach()
+    rows = live.shape[0] if num_classes is None else num_classes
+    tensors.set(name, live.new_empty((rows, *live.shape[1:])))
+
+
+class _SizeOnLoad:
+    """Gives a head the number of outputs that a `state_dict` has for it: that of the task it was saved in.
+
+    Copies of the model keep their own size.
+    """
+
+    def __init__(self, runtime: Runtime, head: str) -> None:
+        self._runtime = weakref.ref(runtime)
+        self._head = head
+
+    def __call__(self, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        runtime = self._runtime()
+        if runtime is None:
+            return
+        for local in runtime.model.get_submodule(self._head)._parameters:
+            name = f"{self._head}.{local}" if self._head else local
+            loaded, live = state.get(f"{prefix}{local}"), runtime.tensors.tensor(name)
+            if isinstance(loaded, Tensor) and loaded.shape != live.shape and loaded.shape[1:] == live.shape[1:]:
+                resize(runtime.tensors, name, loaded.shape[0])
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return _keep_size
+
+    def __reduce__(self) -> Any:
+        return (_no_size, ())
+
+
+def _no_size() -> Any:
+    return _keep_size
+
+
+def _keep_size(*_: Any) -> None:
+    return None
+
+
+def size_on_load(runtime: Runtime) -> None:
+    """Let a model's only head follow the `state_dict` that is loaded; heads that `num_classes` cannot resize do not."""
+    if runtime.num_classes is not None:
+        for head in runtime.graph.heads:
+            runtime.hooks.load_pre(runtime.model.get_submodule(head), _SizeOnLoad(runtime, head))

@@ -46,6 +46,10 @@ class HookSet:
         """Register a forward hook; with `always` it also runs when the forward raises."""
         self.add(module.register_forward_hook(hook, always_call=always, prepend=first, with_kwargs=kwargs))
 
+    def load_pre(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        """Register a hook that runs before values are loaded into a module; it gets no module."""
+        self.add(module._register_load_state_dict_pre_hook(hook))  # the public name came with torch 2.5
+
     def attribute(self, module: nn.Module, name: str, value: object) -> None:
         """Put a plain attribute beside a module's own, never registered as a parameter or child."""
         module.__dict__[name] = value

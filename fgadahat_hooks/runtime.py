@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.callbacks.base import CallbackList, GatedLayer, TaskContext
+from fgadahat_hooks.callbacks.base import Callback, CallbackList, GatedLayer, TaskContext
 from fgadahat_hooks.errors import DetachedError, UnknownTaskError
 from fgadahat_hooks.gate import Gate, GateContext, GateMode
 from fgadahat_hooks.graph import InputMap, UnitGraph
@@ -19,7 +19,7 @@ from fgadahat_hooks.layers import LayerType, layer_type_of
 from fgadahat_hooks.policy import TensorPolicy
 from fgadahat_hooks.registry import suggest
 from fgadahat_hooks.spec import AttachSpec
-from fgadahat_hooks.state import TaskId, TaskRecord, TaskState
+from fgadahat_hooks.state import RunningTask, TaskId, TaskRecord, TaskState
 from fgadahat_hooks.task_tensors import TaskTensors
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Runtime:
         spec: What was asked for.
         gates: Gate of each gated layer.
         gate_context: What the gates share.
-        callbacks: In the order they are called.
+        callbacks: All that act, in the order they are called.
+        own_callbacks: Those of them that were given to `attach`.
         hooks: All that `detach` takes back.
         state: Finished tasks.
         graph: The unit graph; empty until traced.
@@ -44,6 +45,7 @@ class Runtime:
         tensors: Access to the per-task tensors.
         example_inputs: Inputs that the model was traced with.
         task: The running task.
+        interrupted: A task that a loaded state is in the middle of, until it goes on or is rolled back.
         frozen: Names of the parameters that stay as the first task left them; empty before it ends.
         tied: Identities of head parameters that other modules use too.
         num_classes: Number of outputs of the head at attach, None without one head layer.
@@ -60,9 +62,11 @@ class Runtime:
     policies: list[TensorPolicy] = field(default_factory=list)
     initial: dict[str, Tensor] = field(default_factory=dict)
     tensors: TaskTensors = field(init=False)
+    own_callbacks: tuple[Callback, ...] = field(init=False)
     example_inputs: Any = None
     traced: bool = False
     task: Task | None = None
+    interrupted: RunningTask | None = None
     detached: bool = False
     frozen: list[str] = field(default_factory=list)
     tied: set[int] = field(default_factory=set)
@@ -71,6 +75,7 @@ class Runtime:
     def __post_init__(self) -> None:
         """Start without per-task tensors; the trace tells which there are."""
         self.tensors = TaskTensors(self.model, [])
+        self.own_callbacks = tuple(self.callbacks.items)
 
     # ---------------------------------------------------------------- checks
     def check_attached(self) -> None:
@@ -131,7 +136,7 @@ class Runtime:
         summative = self._join(self.state.summative_mask(self.graph), like)
         number = self.state.finished + 1
         return TaskContext(
-            task, number, self.graph, layers, self.readers(), self.state, cumulative, summative, HookSet()
+            task, number, self.graph, layers, self.readers(), self.state, cumulative, summative, HookSet(), self.model
         )
 
     def _join(self, values: dict[str, Tensor], like: Tensor) -> Tensor:
@@ -157,7 +162,7 @@ class Runtime:
 
     def rest_mode(self) -> GateMode:
         """Return what gates do while no task is chosen."""
-        return GateMode.CLOSED if self.state.records else GateMode.OPEN
+        return GateMode.CLOSED if self.state.records or self.interrupted else GateMode.OPEN
 
 
 def _kind(module: nn.Module) -> LayerType:

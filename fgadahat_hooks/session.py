@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks import registry
+from fgadahat_hooks.callback_lists import check_capabilities, checked
+from fgadahat_hooks.callbacks import Callback, CallbackList
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
-from fgadahat_hooks.callbacks.rates import spread
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
 from fgadahat_hooks.gate import GateMode
-from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.mixed import using_each
 from fgadahat_hooks.plan import Plan, make_plan
-from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.saved_state import dump_state, load_state
+from fgadahat_hooks.session_views import SessionViews
 from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.state import TaskId
 from fgadahat_hooks.task import Task
+from fgadahat_hooks.task_checks import interrupted_task
 from fgadahat_hooks.verify import VerifyReport, verify
 
 if TYPE_CHECKING:
     from fgadahat_hooks.trace import ExampleInputs
 
 
-class Session:
-    """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
+class _RollBackError(Exception):
+    """Leaves a task that is to be forgotten."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        """Take over an attached model."""
-        self._runtime = runtime
+
+class Session(SessionViews):
+    """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
 
     # ---------------------------------------------------------------- what was asked for and found
     @property
@@ -46,41 +46,103 @@ class Session:
         return self._runtime.spec
 
     @property
-    def graph(self) -> UnitGraph:
-        """The unit graph.
-
-        Raises:
-            NoTaskError: The model was attached without example inputs and no batch has come yet.
-        """
-        self._runtime.check_attached()
-        if not self._runtime.traced:
-            raise NoTaskError(
-                "The model has not been traced yet: it will be on its first batch. Pass example_inputs to attach to "
-                "trace at once."
-            )
-        return self._runtime.graph
-
-    @property
     def plan(self) -> Plan:
         """What is gated where, and how every parameter and buffer is protected."""
         adjusting = [c.spec for c in self._runtime.callbacks.items if isinstance(c, GradientAdjustCallback)]
         return make_plan(self.model, self.graph, self._runtime.policies, adjusting[0] if adjusting else None)
 
     # ---------------------------------------------------------------- tasks
-    def task(self, task: TaskId, num_classes: int | None = None) -> Task:
+    def task(self, task: TaskId, num_classes: int | None = None, *, resume: bool = False) -> Task:
         """Return a new task, to be used as `with session.task("birds") as task:`.
 
         Args:
             task: Any non-empty string or int that no finished task has.
             num_classes: Number of outputs of this task's head; as at attach when left out.
+            resume: Go on with the task that a loaded state is in the middle of: nothing is drawn or set anew.
+
+        Raises:
+            NoTaskError: `resume` is asked for, and no task of that id was interrupted.
         """
         self._runtime.check_attached()
-        return Task(self._runtime, task, num_classes)
+        if not resume:
+            return Task(self._runtime, task, num_classes)
+        found = interrupted_task(self._runtime, task, num_classes)
+        return Task(self._runtime, task, found.num_classes, found)
 
     @property
     def tasks(self) -> tuple[TaskId, ...]:
         """Ids of the finished tasks, in the order they were learnt."""
         return tuple(self._runtime.state.records)
+
+    @property
+    def own_callbacks(self) -> tuple[Callback, ...]:
+        """Those of the callbacks that were given to `attach`, or that the spec asked for there."""
+        return self._runtime.own_callbacks
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """What acts at the events of a task, in the order it is called."""
+        return tuple(self._runtime.callbacks.items)
+
+    def add_callbacks(self, callbacks: Iterable[Callback]) -> None:
+        """Let more callbacks act beside those given to `attach`, in place of what an earlier call added.
+
+        Args:
+            callbacks: Instances of `Callback`; none takes back what was added.
+
+        Raises:
+            TaskRunningError: A task is running.
+            BadCallError: Something else is among them.
+            DuplicateNameError: Two callbacks have the same key, or one has that of a callback given to `attach`.
+            CapabilityError: The measure cannot be computed on this model.
+        """
+        runtime = self._runtime
+        runtime.check_attached()
+        if runtime.task is not None:
+            raise TaskRunningError(f"Task {runtime.task.id!r} is running; add callbacks before a task begins.")
+        added = CallbackList([*runtime.own_callbacks, *checked(callbacks)])
+        if runtime.traced:
+            check_capabilities(added, runtime.model, runtime.graph, runtime.example_inputs)
+        runtime.callbacks = added
+
+    # ---------------------------------------------------------------- a restart
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the session remembers, in the middle of a task too, as plain data.
+
+        Save it beside the model's `state_dict`, which holds the parameters and task embeddings. Finished tasks' masks,
+        heads, norms and importances are in it. Ask for it between two optimizer steps.
+
+        Raises:
+            NoTaskError: The model has not been traced yet.
+        """
+        self._runtime.check_attached()
+        return dump_state(self._runtime)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned, in place of all that this session remembers.
+
+        Load the model's `state_dict` as well, before or after. If the state is in the middle of a task, `interrupted`
+        names it and `task(..., resume=True)` goes on with it.
+
+        Raises:
+            StateMismatchError: It is the state of another model; names all differences. Nothing was changed.
+            TaskRunningError: A task is running.
+        """
+        self._runtime.check_attached()
+        load_state(self._runtime, state)
+
+    @property
+    def interrupted(self) -> TaskId | None:
+        """Id of the task that a loaded state is in the middle of, until it goes on or is rolled back."""
+        found = self._runtime.interrupted
+        return None if found is None else found.id
+
+    def roll_back(self) -> None:
+        """Forget the interrupted task, as an exception in its block would have. Does nothing if there is none."""
+        runtime = self._runtime
+        if runtime.interrupted is not None:
+            with suppress(_RollBackError), Task(runtime, runtime.interrupted.id, None, runtime.interrupted):
+                raise _RollBackError
 
     def use(self, task: TaskId | Sequence[TaskId] | Tensor) -> AbstractContextManager[None]:
         """Evaluate as a finished task: `with session.use("birds"): logits = model(x)`.
@@ -101,7 +163,8 @@ class Session:
             if not task:
                 raise BadCallError("Expected one task id per sample of the batch, but got an empty list.")
             return using_each(runtime, task)
-        if runtime.task is not None and runtime.task.id == task:
+        current = runtime.task or runtime.interrupted
+        if current is not None and current.id == task:
             return self._use_running()
         runtime.record(task)
         return runtime.using(task)
@@ -145,87 +208,6 @@ class Session:
             {"params": own, "lr": lr, "weight_decay": weight_decay, **options},
             {"params": gates, "lr": 10 * lr if gate_lr is None else gate_lr, "weight_decay": 0.0, **options},
         ]
-
-    # ---------------------------------------------------------------- looking
-    def masks(self, task: TaskId) -> dict[str, Tensor]:
-        """Return a finished task's binary masks, `(units,)` bool a layer.
-
-        Raises:
-            UnknownTaskError: No task of that id is finished.
-        """
-        return {name: mask.clone() for name, mask in self._runtime.record(task).masks.items()}
-
-    def importance(self, task: TaskId) -> dict[str, Tensor]:
-        """Return the importance of each layer's units for a finished task; empty without an importance callback."""
-        return {name: value.clone() for name, value in self._runtime.record(task).importance.items()}
-
-    @property
-    def cumulative_mask(self) -> dict[str, Tensor]:
-        """Which units any finished task uses, `(units,)` bool a layer."""
-        return self._runtime.state.cumulative_mask(self.graph)
-
-    @property
-    def summative_mask(self) -> dict[str, Tensor]:
-        """How many finished tasks use each unit, `(units,)` long a layer."""
-        return self._runtime.state.summative_mask(self.graph)
-
-    def capacity(self) -> float:
-        """Return the network capacity: the mean adjustment rate over gated weights and biases (AdaHAT, section 4.1).
-
-        In a running task with its current gates, else for a next task that uses nothing yet. 1 before the first task
-        ends, or without a gradient-adjust callback. It tells how much of the network may still move, not how well.
-        """
-        runtime = self._runtime
-        found = [c for c in runtime.callbacks.items if isinstance(c, GradientAdjustCallback)]
-        if not found or not self.graph.layers or not runtime.state.records:
-            return 1.0
-        fresh = GradientAdjustCallback(found[0].spec)
-        context = runtime.context(None)
-        if runtime.task is None:
-            context.soft_masks = lambda: torch.zeros_like(context.cumulative)  # type: ignore[method-assign]
-        rates = fresh.rates(context).values()
-        return float(sum(r.double().sum() for r in rates) / sum(r.numel() for r in rates))
-
-    def unit_use(self) -> dict[str, dict[TaskId, float]]:
-        """Return for each layer the fraction of its units that each finished task uses."""
-        records = self._runtime.state.records
-        return {
-            name: {task: float(record.masks[name].double().mean()) for task, record in records.items()}
-            for name in self.graph.layers
-        }
-
-    def clip_grad_by_mask(self, mask: Mapping[str, Tensor], aggregation: str = "min") -> None:
-        """Multiply the gradients of gated weights and biases by a mask of units, in place (the form of HAT Eq. 2).
-
-        Each weight takes the aggregation of its own unit's and its input's value; a bias, and a weight of a layer that
-        no gated layer feeds, its own unit's alone. An input that is always live counts as 1.
-
-        Args:
-            mask: One factor a unit, `(units,)` for each gated layer by name.
-            aggregation: `min`, `max` or `mean` of the two units' factors.
-
-        Raises:
-            BadCallError: A layer is missing, unknown, or has another number of units; the aggregation is unknown.
-        """
-        if aggregation not in registry.aggregations:
-            names = list(registry.aggregations.names())
-            raise BadCallError(f"Expected `aggregation` to be one of {names}, but got {aggregation!r}.")
-        layers = self._runtime.layers()
-        wrong = [n for n, layer in layers.items() if n not in mask or mask[n].shape != (layer.info.units,)]
-        wrong += [n for n in mask if n not in layers]
-        if wrong:
-            raise BadCallError(
-                "Expected one tensor of shape (units,) for every gated layer, but it is missing, unknown or of another "
-                f"shape for: {', '.join(map(repr, wrong[:5]))}. `session.cumulative_mask` shows the form."
-            )
-        joined = self.graph.join({name: mask[name].to(torch.get_default_dtype()) for name in layers})
-        with torch.no_grad():
-            for layer in layers.values():
-                for parameter, factor in zip(
-                    (layer.weight, layer.bias), spread(layer, joined, aggregation, 1.0), strict=True
-                ):
-                    if parameter is not None and parameter.grad is not None:
-                        parameter.grad.mul_(factor.to(parameter.grad))
 
     # ---------------------------------------------------------------- proof, and the way back
     def verify(self, inputs: ExampleInputs | None = None) -> VerifyReport:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from fgadahat_hooks import registry
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.spec_errors import show
-from fgadahat_hooks.spec_types import AboveOne, Block, Count, Flag, Name, NonNegative, Params, Positive, Seed
+from fgadahat_hooks.spec_types import AboveOne, Block, Count, Flag, Name, NonNegative, Params, Positive, Seed, Share
 
 ApplyTo = Literal["update", "gradient"]
 
@@ -39,6 +39,16 @@ class ImportanceSpec(Block):
         description="Gradients a measure reads. 'raw': before clipping and adjustment. 'adjusted': after, as CLArena.",
     )
     every_n_steps: Count = Field(default=1, description="Measure on every n-th step; in optimizer steps.")
+    budget: Share | None = Field(
+        default=None,
+        description="Share of the training time that measuring may take, 0 to 1; the number of steps between two "
+        "measured ones adapts to it, above every_n_steps. null: every_n_steps alone, which does not depend on clocks.",
+    )
+    max_samples: Count | None = Field(
+        default=None,
+        description="Attribution measures run the model again on at most so many samples of each batch; null: on all. "
+        "Other measures take no notice.",
+    )
     filter_unmasked: Flag = Field(
         default=True,
         description="Give units outside the task's mask no importance at its end. CLArena's "

@@ -96,6 +96,7 @@ _FINITE = Field(strict=True, allow_inf_nan=False)
 Positive = Annotated[float, _FINITE, Field(gt=0), Expected("a finite number > 0")]
 NonNegative = Annotated[float, _FINITE, Field(ge=0), Expected("a finite number >= 0")]
 AboveOne = Annotated[float, _FINITE, Field(gt=1), Expected("a finite number > 1")]
+Share = Annotated[float, _FINITE, Field(gt=0, le=1), Expected("a finite number > 0 and <= 1")]
 Count = Annotated[int, Field(strict=True, ge=1), Expected("a whole number >= 1")]
 # The largest seed that torch.Generator.manual_seed takes.
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63), Expected(f"a whole number from 0 to {2**63 - 1}")]

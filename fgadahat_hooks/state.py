@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,31 @@ class TaskRecord:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     importance: dict[str, Tensor] = field(default_factory=dict)
     num_classes: int | None = None
+
+
+@dataclass
+class RunningTask:
+    """What a task that has not ended needs to go on, beside the model's own values.
+
+    Attributes:
+        id: The task's id.
+        num_classes: Number of outputs of the head, if the task asked for one.
+        scale: Gate scale `s` of the last batch.
+        annealed: Whether the scale was ever set in the task.
+        steps: Number of real optimizer steps.
+        tensors: Per-task tensors as they were before the task, by qualified name.
+        embeddings: Task embeddings as they were before the task, by layer.
+        callbacks: State of each callback that has one, by its key.
+    """
+
+    id: TaskId
+    num_classes: int | None
+    scale: float
+    annealed: bool
+    steps: int
+    tensors: dict[str, Tensor]
+    embeddings: dict[str, Tensor]
+    callbacks: dict[str, dict[str, Any]]
 
 
 @dataclass

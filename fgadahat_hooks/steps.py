@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import TaskContext, optimizer_parameters
+from fgadahat_hooks.distributed import check_equal
 from fgadahat_hooks.errors import BadCallError, ForeignOptimizerError, NotAnnealedError, OptimizerError
 from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.wrappers import refuse_sharded
+
+_WRAP = (
+    "Each rank would go its own way. DistributedDataParallel averages only the parameters that were there when it was "
+    "built: wrap the model after `attach` and inside the task, for a head with another number of classes is a new "
+    "parameter."
+)
 
 
 class ProtectedSteps:
@@ -32,9 +41,13 @@ class ProtectedSteps:
         self._fresh = fresh
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._ready: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._compared: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._grads: list[tuple[nn.Parameter, Tensor]] = []
         self._versions: list[tuple[str, nn.Parameter, int]] = []
         self._saved: list[tuple[nn.Parameter, Tensor]] = []
+        self._single: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._closure: _SingleClosure | None = None
+        self._inside: Optimizer | None = None
         self.annealed = False
         self._complete = False
         self.count = 0
@@ -43,8 +56,12 @@ class ProtectedSteps:
         """Return whether an optimizer is protected."""
         return optimizer in self._optimizers
 
-    def add(self, optimizer: Optimizer) -> None:
+    def add(self, optimizer: Optimizer, single_closure: bool = False) -> None:
         """Protect an optimizer; a second time does nothing.
+
+        Args:
+            optimizer: The optimizer.
+            single_closure: Whether its step calls a closure exactly once, before it moves anything.
 
         Raises:
             BadCallError: It is no `torch.optim.Optimizer`.
@@ -55,9 +72,15 @@ class ProtectedSteps:
                 f"Expected a torch.optim.Optimizer, but got {type(optimizer).__name__}. Pass the optimizer itself, "
                 "not a scheduler, a scaler or a list; call protect once for each."
             )
+        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            raise BadCallError(
+                f"Expected the optimizer that steps, but got {type(optimizer).__name__}, a wrapper that runs no step "
+                "hooks. Pass what it wraps (`.optimizer`), or use the adapter for its trainer."
+            )
         if optimizer in self._optimizers:
             return
         self._runtime.tensors.renew_in(optimizer)
+        refuse_sharded((f"group {n}", p) for n, g in enumerate(optimizer.param_groups) for p in g["params"])
         if optimizer_parameters(optimizer).isdisjoint(id(p) for p in self._runtime.model.parameters()):
             raise ForeignOptimizerError(
                 f"{type(optimizer).__name__} holds no parameter of the attached model. Build it from "
@@ -70,6 +93,8 @@ class ProtectedSteps:
         hooks.add(optimizer.register_step_pre_hook(self.before))
         hooks.add(optimizer.register_step_post_hook(self.after))
         self._optimizers.add(optimizer)
+        if single_closure:
+            self._single.add(optimizer)
 
     def _runtime_task_hooks(self) -> Any:
         task = self._runtime.task
@@ -84,21 +109,42 @@ class ProtectedSteps:
             raise ForeignOptimizerError(
                 f"{type(optimizer).__name__} is not protected in this task. Call `task.protect(optimizer)` first."
             )
-        self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
-        self._ready.add(optimizer)
+        if optimizer is self._inside:
+            return  # a closure that is called several times: these gradients are not the step's
+        if _finite(optimizer):  # else a gradient scaler is going to skip the step; if none does, the step tells
+            self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
+            self._ready.add(optimizer)
 
-    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Step pre-hook."""
+    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        """Step pre-hook; what needs gradients waits for a closure that makes them."""
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
-        self._check(optimizer, closure is not None)
+        single = closure is not None and optimizer in self._single
+        self._closure, self._inside = None, None
+        self._check(optimizer, closure is not None and not single)
+        if single:
+            self._closure = _SingleClosure(closure, partial(self._begin, optimizer, False))
+            if "closure" in kwargs:
+                return args, {**kwargs, "closure": self._closure}
+            return (args[0], self._closure, *args[2:]), kwargs
+        self._inside = None if closure is None else optimizer
+        self._begin(optimizer, closure is not None)
+        return None
+
+    def _begin(self, optimizer: Optimizer, closure: bool) -> None:
+        """Do what comes between the gradients and the step."""
+        if optimizer not in self._compared:
+            self._compare_ranks(optimizer)
         if optimizer not in self._ready:
             self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
         self._ready.discard(optimizer)
         self._runtime.callbacks.call("on_before_optimizer_step", self._context(), optimizer)
-        self._hold_frozen(optimizer_parameters(optimizer), closure is not None)
+        self._hold_frozen(optimizer_parameters(optimizer), closure)
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Step post-hook."""
+        if self._closure is not None:
+            self._closure.check_called(optimizer)
+        self._closure, self._inside = None, None
         self._release_frozen(optimizer)
         self._runtime.callbacks.call("on_after_optimizer_step", self._context(), optimizer)
         held = optimizer_parameters(optimizer)
@@ -113,6 +159,7 @@ class ProtectedSteps:
 
     def _check_embeddings(self) -> None:
         """Look once, at the first step: the optimizers' groups rarely change after that."""
+        refuse_sharded(self._runtime.model.named_parameters())
         held = {i for o in self._optimizers for i in optimizer_parameters(o)}
         missing = [n for n, gate in self._runtime.gates.items() if id(gate.embedding) not in held]
         if missing:
@@ -121,6 +168,12 @@ class ProtectedSteps:
                 "their gates would never learn. Build the optimizer from `session.parameter_groups(lr=...)`."
             )
         self._complete = True
+
+    def _compare_ranks(self, optimizer: Optimizer) -> None:
+        """Look once, at the optimizer's first step, whether all ranks have the same gradients."""
+        held, model = optimizer_parameters(optimizer), self._runtime.model
+        check_equal({n: p.grad for n, p in model.named_parameters() if id(p) in held}, "gradients", _WRAP)
+        self._compared.add(optimizer)
 
     def _check(self, optimizer: Optimizer, closure: bool) -> None:
         if not self._complete:
@@ -168,6 +221,40 @@ class ProtectedSteps:
                 "Finished tasks may be changed. Leave frozen parameters out of this optimizer: build it from "
                 "`session.parameter_groups(lr=...)` inside the task."
             )
+
+
+class _SingleClosure:
+    """A closure that is called once in a step, and what is to be done when its gradients are there."""
+
+    def __init__(self, closure: Callable[[], Any], then: Callable[[], None]) -> None:
+        self._closure = closure
+        self._then = then
+        self._called = False
+
+    def __call__(self) -> Any:
+        if self._called:
+            raise OptimizerError(
+                "The optimizer called its closure a second time within one step. Protected with single_closure=True "
+                "it may do so once, before it moves a parameter. Protect it without, or use another optimizer."
+            )
+        result = self._closure()
+        self._called = True
+        self._then()
+        return result
+
+    def check_called(self, optimizer: Optimizer) -> None:
+        if not self._called:
+            raise OptimizerError(
+                f"{type(optimizer).__name__} stepped without calling the closure it was given, so the step was not "
+                "protected. Call backward() first and step() without a closure."
+            )
+
+
+def _finite(optimizer: Optimizer) -> bool:
+    """Return whether all gradients are finite; a sum is not finite if a term is not."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    sums = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)).to(grads[0].device, torch.float64) for g in grads]
+    return not sums or bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _start_anew(optimizer: Optimizer, parameter: Tensor) -> None:

@@ -6,11 +6,18 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks import heads
+from fgadahat_hooks.distributed import check_equal, share_first
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.functional.mask import initial_embedding
 from fgadahat_hooks.gate import Gate
 from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.state import TaskId, TaskRecord
+from fgadahat_hooks.state import RunningTask, TaskId, TaskRecord
+from fgadahat_hooks.wrappers import refuse_sharded, sharded
+
+_WRAP = (
+    "Nothing was stored. Train through DistributedDataParallel, built inside the task, and let every rank make the "
+    "same steps."
+)
 
 
 class TaskSwap:
@@ -22,11 +29,20 @@ class TaskSwap:
         self._num_classes = num_classes
         self._before: dict[str, Tensor] = {}
         self._embeddings: dict[str, Tensor] = {}
+        self._resized = False
 
-    def remember(self) -> None:
-        """Keep what `roll_back` will need."""
-        self.remember_tensors()
+    def remember(self, resume: RunningTask | None = None) -> None:
+        """Keep what `roll_back` will need; a task that goes on has it from its beginning."""
+        if resume is not None:
+            self._before, self._embeddings = resume.tensors, resume.embeddings
+            return
+        if not self._resized:
+            self.remember_tensors()
         self._embeddings = {n: g.embedding.detach().clone() for n, g in self._runtime.gates.items()}
+
+    def before(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the per-task tensors, and the embeddings by layer, as they were before the task."""
+        return self._before, self._embeddings
 
     def remember_tensors(self) -> None:
         """Keep the per-task tensors; which ones there are is known after the trace."""
@@ -36,10 +52,28 @@ class TaskSwap:
         """Let go of what was kept."""
         self._before, self._embeddings = {}, {}
 
+    def resize_heads(self) -> None:
+        """Give the heads the task's number of outputs ahead of `begin`, which draws their values."""
+        wanted = self._wanted()
+        if self._resized or wanted is None or self._fits(wanted):
+            return
+        self.remember_tensors()
+        self._resized = True
+        for name in self._head_names():
+            heads.resize(self._runtime.tensors, name, wanted)
+
+    def shrink_back(self) -> None:
+        """Take `resize_heads` back."""
+        if self._resized:
+            self._runtime.tensors.put(self._before, copy=True)
+        self._resized = False
+        self.forget()
+
     # ---------------------------------------------------------------- begin
     def begin(self) -> list[Tensor]:
         """Set embeddings, norms and heads for a new task; return the parameters that start anew."""
         runtime = self._runtime
+        refuse_sharded(runtime.model.named_parameters())
         first = runtime.state.finished == 0
         fresh: list[Tensor] = [gate.embedding for gate in runtime.gates.values()]
         for name, gate in runtime.gates.items():
@@ -50,6 +84,7 @@ class TaskSwap:
         fresh += self._renew_heads(first)
         for tensor in fresh:
             tensor.grad = None  # left from the task before; an optimizer that steps first would use it
+        share_first(fresh)  # each rank has drawn its own
         return fresh
 
     def _draw(self, gate: Gate, last: Tensor | None) -> None:
@@ -60,15 +95,22 @@ class TaskSwap:
 
     def _renew_heads(self, first: bool) -> list[Tensor]:
         """Give the task a new head, unless it is the first and its head fits, or all tasks share one."""
-        runtime = self._runtime
+        runtime, wanted = self._runtime, self._wanted()
         if runtime.spec.heads.mode == "shared" and not first and self._num_classes is None:
             return []
-        wanted = self._num_classes if self._num_classes is not None else runtime.num_classes
-        names = [p.name for p in runtime.policies if p.role == "head" and p.kind == "parameter"]
-        fits = wanted is None or all(runtime.tensors.tensor(name).shape[0] == wanted for name in names)
-        if first and fits:
+        if first and not self._resized and self._fits(wanted):
             return []
+        self._resized = False
         return heads.renew(runtime.tensors, runtime.graph.heads, wanted, runtime.tied)
+
+    def _head_names(self) -> list[str]:
+        return [p.name for p in self._runtime.policies if p.role == "head" and p.kind == "parameter"]
+
+    def _wanted(self) -> int | None:
+        return self._num_classes if self._num_classes is not None else self._runtime.num_classes
+
+    def _fits(self, wanted: int | None) -> bool:
+        return wanted is None or all(self._runtime.tensors.tensor(n).shape[0] == wanted for n in self._head_names())
 
     # ---------------------------------------------------------------- end
     def record(self, task: TaskId) -> TaskRecord:
@@ -76,8 +118,11 @@ class TaskSwap:
 
         Raises:
             NonFiniteError: One of them holds NaN or infinity.
+            RanksDifferError: The processes that train the model hold different parameters.
         """
         runtime = self._runtime
+        share_first(runtime.model.buffers())  # running statistics are each rank's own; DDP shares them before a forward
+        check_equal(dict(runtime.model.named_parameters()), "parameters at the end of a task", _WRAP)
         newest = list(runtime.state.records.values())[-1:]
         tensors = runtime.tensors.copy(newest[0].tensors if newest else None)
         self._refuse_non_finite(task, tensors)
@@ -99,6 +144,8 @@ class TaskSwap:
     # ---------------------------------------------------------------- the way back
     def roll_back(self) -> None:
         """Put back the embeddings and per-task tensors that were there before the task."""
+        if sharded(self._runtime.model.named_parameters()):
+            return  # whole tensors do not fit in any more; the error that led here says so
         self._runtime.tensors.put(self._before, copy=True)
         with torch.no_grad():
             for name, value in self._embeddings.items():

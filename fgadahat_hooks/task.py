@@ -6,21 +6,20 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fgadahat_hooks import heads
 from fgadahat_hooks.callbacks.base import TaskContext
-from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NoTaskError, TaskRunningError
-from fgadahat_hooks.functional.mask import anneal, on_line
-from fgadahat_hooks.functional.sparsity import regularization_line
+from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.functional.mask import anneal
 from fgadahat_hooks.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.loss_term import LossTerm
 from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.state import TaskId, TaskRecord
+from fgadahat_hooks.state import RunningTask, TaskId, TaskRecord
 from fgadahat_hooks.steps import ProtectedSteps
 from fgadahat_hooks.swap import TaskSwap
+from fgadahat_hooks.task_checks import check_can_begin
 
 T = TypeVar("T")
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -36,63 +35,73 @@ class Task:
         id: The task's id.
     """
 
-    def __init__(self, runtime: Runtime, task: TaskId, num_classes: int | None) -> None:
-        """Check everything that can be checked before anything is changed."""
+    def __init__(
+        self, runtime: Runtime, task: TaskId, num_classes: int | None, resume: RunningTask | None = None
+    ) -> None:
+        """Change nothing yet."""
         self.id = task
         self._runtime = runtime
         self._num_classes = num_classes
+        self._resume = resume
         self.hooks = HookSet()
         self._context: TaskContext | None = None
         self._steps: ProtectedSteps | None = None
         self._swap = TaskSwap(runtime, num_classes)
-        self._line: tuple[Tensor, Tensor] | None = None
+        self._term = LossTerm(runtime)
         self._data: Any = None
 
     # ---------------------------------------------------------------- begin and end
     def __enter__(self) -> Task:
-        """Begin the task.
+        """Begin the task, or go on in it.
 
         Raises:
             TaskRunningError: Another task is running.
             DuplicateTaskError: A task of this id is finished.
             BadCallError: The id or the number of classes cannot be used.
         """
-        self._check()
+        check_can_begin(self._runtime, self.id, self._num_classes, self._resume)
         runtime = self._runtime
-        self._swap.remember()
-        runtime.task = self
+        self._swap.remember(self._resume)
+        runtime.task, runtime.interrupted = self, None
         try:
-            self._steps = ProtectedSteps(runtime, self.context, self._swap.begin())
+            self._steps = ProtectedSteps(runtime, self.context, [] if self._resume else self._swap.begin())
             runtime.gate_context.mode = GateMode.TASK
-            self._set_scale(runtime.spec.gates.s_max)
+            runtime.gate_context.set_scale(runtime.spec.gates.s_max)
             if runtime.traced:
                 self.context()
+            if self._resume is not None:
+                self._go_on(self._steps, self._resume)
         except BaseException:
             self._abort()
             raise
         return self
 
-    def _check(self) -> None:
-        runtime = self._runtime
-        runtime.check_attached()
-        if runtime.task is not None:
-            raise TaskRunningError(
-                f"Task {runtime.task.id!r} is running; end it before task {self.id!r} begins. Two tasks never overlap: "
-                "leave the first `with session.task(...)` block."
-            )
-        if not isinstance(self.id, str | int) or isinstance(self.id, bool) or self.id == "":
-            raise BadCallError(f"Expected a task id that is a non-empty str or an int, but got {self.id!r}.")
-        if self.id in runtime.state.records:
-            raise DuplicateTaskError(
-                f"Task {self.id!r} is finished already; training it again could change it. Choose another id, or "
-                f"evaluate it with `session.use({self.id!r})`."
-            )
-        if self._num_classes is not None and not runtime.traced:
-            raise BadCallError(
-                "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
-                "the head is not known. Pass attach(model, spec, example_inputs)."
-            )
-        heads.check_num_classes(self._num_classes, runtime.graph.heads, runtime.model)
+    def _go_on(self, steps: ProtectedSteps, resume: RunningTask) -> None:
+        """Take back what the interrupted task had gathered; its tensors are in the model."""
+        self._runtime.gate_context.set_scale(resume.scale)
+        steps.annealed, steps.count = resume.annealed, resume.steps
+        self._runtime.callbacks.load_state_dict(resume.callbacks)
+        self._resume = None
+
+    def prepare(self) -> None:
+        """Give the head its number of outputs now, ahead of the block; its values are drawn when the block begins.
+
+        For trainers that wrap the model, or build the optimizer, before the block can be entered. `drop` takes it back.
+
+        Raises:
+            TaskRunningError: Another task is running.
+            DuplicateTaskError: A task of this id is finished.
+            BadCallError: The id or the number of classes cannot be used.
+        """
+        check_can_begin(self._runtime, self.id, self._num_classes, self._resume)
+        self._swap.resize_heads()
+
+    def drop(self) -> None:
+        """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
+        if self._runtime.task is self:
+            self._abort()
+        else:
+            self._swap.shrink_back()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,6 +146,28 @@ class Task:
         runtime.task = None
         runtime.gate_context.mode = runtime.rest_mode()
 
+    def snapshot(self) -> RunningTask:
+        """Return what a new process needs to go on in this task, beside the model's own values.
+
+        Raises:
+            NoTaskError: The task has ended.
+        """
+        steps = self._running()
+        tensors, embeddings = self._swap.before()
+        callbacks = self._runtime.callbacks.state_dict()
+        gathered = (steps.annealed, steps.count, tensors, embeddings, callbacks)
+        return RunningTask(self.id, self._num_classes, self.scale, *gathered)
+
+    @property
+    def steps(self) -> int:
+        """Number of real optimizer steps made in this task."""
+        return 0 if self._steps is None else self._steps.count
+
+    @property
+    def scale(self) -> float:
+        """Gate scale `s` of the current batch."""
+        return float(self._runtime.gate_context.scale)
+
     # ---------------------------------------------------------------- what a loop calls
     def context(self) -> TaskContext:
         """Return what callbacks see of this task; made at the first call after the trace."""
@@ -154,19 +185,24 @@ class Task:
         self._swap.remember_tensors()
         self.context()
 
-    def protect(self, optimizer: AnyOptimizer) -> AnyOptimizer:
+    def protect(self, optimizer: AnyOptimizer, *, single_closure: bool = False) -> AnyOptimizer:
         """Protect finished tasks from an optimizer, and let its steps drive the callbacks; return it.
 
         Everything happens in the optimizer's step hooks, exactly once a real step: steps that a gradient scaler skips
         or that accumulation leaves out do not count. Several optimizers may be protected. An optimizer may be kept
         across tasks; protect it in each.
 
+        Args:
+            optimizer: The optimizer.
+            single_closure: Say that `optimizer.step(closure)` calls the closure exactly once and before it moves
+                anything, as all of torch's optimizers do but LBFGS: then gradients are looked at after that call.
+
         Raises:
             NoTaskError: The task has ended.
             BadCallError: It is no `torch.optim.Optimizer`.
             ForeignOptimizerError: It holds no parameter of the model.
         """
-        self._running().add(optimizer)
+        self._running().add(optimizer, single_closure)
         return optimizer
 
     def gradients_ready(self, optimizer: Optimizer) -> None:
@@ -202,15 +238,9 @@ class Task:
         steps = self._running()
         context = self._runtime.gate_context
         scale = anneal(batch, num_batches, context.s_max)
-        self._set_scale(scale)
+        context.set_scale(scale)
         steps.annealed = True
         return scale
-
-    def _set_scale(self, scale: float) -> None:
-        """Set the gate scale in the precision of the embeddings: a model in float64 keeps all its digits."""
-        context, first = self._runtime.gate_context, next(iter(self._runtime.gates.values()), None)
-        dtype = torch.float32 if first is None else first.embedding.dtype
-        context.scale = torch.tensor(float(scale), dtype=dtype, device=context.scale.device)
 
     def begin_batch(self, batch: int, num_batches: int, data: Any = None) -> None:
         """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
@@ -231,12 +261,15 @@ class Task:
         if self._context is not None:
             self._runtime.callbacks.call("on_train_batch_end", self._context)
 
-    def batches(self, loader: Iterable[T], *, num_batches: int | None = None, progress: bool = False) -> Iterator[T]:
+    def batches(
+        self, loader: Iterable[T], *, num_batches: int | None = None, start: int = 0, progress: bool = False
+    ) -> Iterator[T]:
         """Go over the batches of one epoch, annealing the gates from `1/s_max` to `s_max`.
 
         Args:
             loader: A `DataLoader` or any iterable of batches.
             num_batches: Number of batches; needed if the loader has no length.
+            start: How many batches of this epoch were trained on before an interruption: they are drawn and left out.
             progress: Show a progress bar (needs `rich`; silent when not on a terminal).
 
         Yields:
@@ -247,7 +280,7 @@ class Task:
         """
         from fgadahat_hooks.adapters.loop import batches
 
-        return batches(self, loader, num_batches=num_batches, progress=progress)
+        return batches(self, loader, num_batches=num_batches, start=start, progress=progress)
 
     def regularization(self) -> Tensor:
         """Return the sparsity term `c R` to add to the loss, a scalar with gradient to the embeddings (HAT Eq. 5).
@@ -256,24 +289,7 @@ class Task:
             NoTaskError: The task has ended.
         """
         self._running()
-        runtime = self._runtime
-        if not runtime.gates:
-            return torch.zeros(())
-        gates = list(runtime.gates.values())
-        device = gates[0].embedding.device
-        lines = [runtime.gate_context.line(gate) for gate in gates]
-        value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
-        mask = on_line(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
-        constant, weights = self._sparsity_line(mask)
-        return torch.add(constant, torch.dot(weights, mask)) * runtime.spec.regularization.factor
-
-    def _sparsity_line(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sparsity term as a line in the masks; it stays the same all through the task."""
-        known = self._line is not None and self._line[1].device == like.device and len(self._line[1]) == len(like)
-        if self._line is None or not known:
-            cumulative = torch.zeros_like(like) if self._context is None else self._context.cumulative.to(like)
-            self._line = regularization_line(cumulative.detach(), self._runtime.spec.regularization.mode)
-        return self._line
+        return self._term.value(None if self._context is None else self._context.cumulative)
 
     def _running(self) -> ProtectedSteps:
         if self._runtime.task is not self or self._steps is None:

@@ -96,8 +96,17 @@ class TaskTensors:
         for group in optimizer.param_groups:
             for place, parameter in enumerate(group["params"]):
                 if id(parameter) in self._retired:
-                    optimizer.state.pop(parameter, None)
-                    group["params"][place] = self.tensor(self._retired[id(parameter)][1])
+                    live = self.tensor(self._retired[id(parameter)][1])
+                    group["params"][place] = live
+                    _hand_over(optimizer, parameter, live)
+
+
+def _hand_over(optimizer: Optimizer, retired: Tensor, live: Tensor) -> None:
+    """Keep a state of the live parameter's shape: it was loaded, before the optimizer knew of that parameter."""
+    state = optimizer.state.pop(retired, {})
+    shapes = {v.shape for v in state.values() if isinstance(v, Tensor) and v.dim() > 0}
+    if shapes == {live.shape}:
+        optimizer.state[live] = state
 
 
 def _tell_size(module: nn.Module, local: str, value: Tensor) -> None:

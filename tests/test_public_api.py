@@ -44,6 +44,7 @@ MEMBERS = {
         "cumulative_mask",
         "detach",
         "masks",
+        "measure",
         "parameter_groups",
         "summative_mask",
         "task",
@@ -66,7 +67,7 @@ MEMBERS = {
 
 NOT_YET = {
     "fgadahat_hooks": ("load",),
-    "fgadahat_hooks.session:Session": ("export", "measure", "save"),
+    "fgadahat_hooks.session:Session": ("export", "save"),
 }
 """Promised names that are not built. Whoever builds one moves it up: the test below fails until then."""
 

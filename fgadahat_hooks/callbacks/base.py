@@ -64,6 +64,7 @@ class TaskContext:
         cumulative: `m^{<t}` of all units, joined, `(total units,)`, numbers 0 and 1 on the model's device.
         summative: `m^{<t,sum}` of all units, joined.
         hooks: Hooks put here live until the task ends.
+        model: The attached model.
         record: The running task's record. Its masks are there at `on_task_end`; callbacks may add its importance.
         summed_importance: What replaces the state's at the end of the task, set by a summation callback.
         data: What the loader gave for the batch that is being trained on, None if the loop does not say.
@@ -78,6 +79,7 @@ class TaskContext:
     cumulative: Tensor
     summative: Tensor
     hooks: HookSet
+    model: nn.Module
     record: TaskRecord = field(default_factory=lambda: TaskRecord({}))
     summed_importance: dict[str, Tensor] | None = None
     data: Any = None
@@ -153,11 +155,14 @@ class Callback:
         """The task was left by an exception; forget what belongs to it."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a restart in the middle of a task."""
+        """Return what must survive a restart: tensors, numbers, strings, None, and lists and dicts of them.
+
+        Dicts have strings as keys. In the middle of a task it is asked for between two steps.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Take back what `state_dict` returned; a task that goes on has had its `on_task_start` before."""
 
     @property
     def allows_closure(self) -> bool:
@@ -193,6 +198,16 @@ class CallbackList:
         """Call one event of every callback."""
         for callback in self._at_task_end if event == "on_task_end" else self.items:
             getattr(callback, event)(*args)
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the state of every callback that has one, by its key."""
+        return {c.state_key: state for c in self.items if (state := c.state_dict())}
+
+    def load_state_dict(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take back what `state_dict` returned; a callback without a saved state keeps its own."""
+        for callback in self.items:
+            if callback.state_key in states:
+                callback.load_state_dict(states[callback.state_key])
 
 
 def optimizer_parameters(optimizer: Optimizer) -> set[int]:

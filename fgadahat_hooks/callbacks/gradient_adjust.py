@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +53,7 @@ class GradientAdjustCallback(Callback):
         self._free_shares: list[Tensor] = []
         self._moving: list[_Part] = []
         self._generator: torch.Generator | None = None
+        self._drawn: Tensor | None = None
 
     @property
     def hard(self) -> bool:
@@ -96,6 +98,16 @@ class GradientAdjustCallback(Callback):
                 part.go_back(self._rate_of(part))
         self._moving = []
 
+    # ---------------------------------------------------------------- a restart in the middle of a task
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the random numbers of the running task have come, if there are any."""
+        drawn = self._drawn if self._generator is None else self._generator.get_state()
+        return {} if drawn is None else {"generator": drawn}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on drawing where the saved task was."""
+        self._drawn = state["generator"].cpu()
+
     # ---------------------------------------------------------------- rates
     def rates(self, context: TaskContext) -> dict[str, Tensor]:
         """Return the rate of every weight and bias at this moment, by parameter name, each broadcast to its shape."""
@@ -123,6 +135,8 @@ class GradientAdjustCallback(Callback):
         seed = getattr(self.spec, "seed", None)
         if seed is not None:
             self._generator = torch.Generator(context.device).manual_seed(seed + context.number)
+            if self._drawn is not None and self._drawn.shape == self._generator.get_state().shape:
+                self._generator.set_state(self._drawn)  # kinds of devices draw by states of their own
         self._free_shares = _free_shares(context)
         aggregation = getattr(self.spec, "aggregation", "min")
         joined = Joined(context.cumulative, context.summative, importance, aggregation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -10,14 +12,17 @@ from torch.optim import Optimizer
 
 from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.base import Callback, GatedLayer, TaskContext, optimizer_parameters
-from fgadahat_hooks.errors import CapabilityError, NonFiniteError
+from fgadahat_hooks.callbacks.gauge import Gauge
+from fgadahat_hooks.callbacks.layer_gauge import LayerGauge
+from fgadahat_hooks.callbacks.model_gauge import ModelGauge, Target
+from fgadahat_hooks.callbacks.stride import Stride
+from fgadahat_hooks.distributed import mean_over_ranks
+from fgadahat_hooks.errors import BadCallError, NonFiniteError
 from fgadahat_hooks.functional.scale import finish_importance, min_max_joined
-from fgadahat_hooks.graph import Consumer, UnitGraph
-from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
+from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.importance import AttributionMeasure, BaseMeasure
 from fgadahat_hooks.spec import to_importance
-
-_SHOWN = 5
-"""How many layers an error names."""
+from fgadahat_hooks.trace import ExampleInputs
 
 
 class ImportanceCallback(Callback):
@@ -30,39 +35,59 @@ class ImportanceCallback(Callback):
     Args:
         spec: Block `importance` of a spec, or a dict.
         base_importance: `b_I` >= 0, added to every unit at the end of the task (FG-AdaHAT Eq. 6).
+        target: What an attribution measure attributes: a function of the model's output and the loader's batch that
+            returns one number a sample, `(batch,)`. The logit of the true label when left out.
     """
 
     key: ClassVar[str] = "importance"
     priority: ClassVar[int] = 10
 
-    def __init__(self, spec: Any = None, base_importance: float = 0.01) -> None:
-        """Look the measure up and check its parameters."""
+    def __init__(self, spec: Any = None, base_importance: float = 0.01, target: Target | None = None) -> None:
+        """Look the measure up and check its parameters.
+
+        Raises:
+            SpecError: The spec is not valid.
+            BadCallError: `target` is no function.
+        """
         self.spec = to_importance({} if spec is None else spec)
         self.base_importance = base_importance
-        self.measure: Measure = registry.measures.get(self.spec.type)(**self.spec.params)
+        if target is not None and not callable(target):
+            raise BadCallError(f"Expected `target` to be a function of output and batch, but got {target!r}.")
+        self.target = target
+        self.measure: BaseMeasure = registry.measures.get(self.spec.type)(**self.spec.params)
         if self.spec.gradient == "adjusted":
             self.priority = 95  # type: ignore[misc]  # after the adjustment, as the reference has it
         self._reset()
 
     def _reset(self) -> None:
         self._total: Tensor | None = None
-        self._measured = 0
+        self._measured: Tensor | None = None
+        self._strides: dict[str, Stride] = {}
         self._steps = 0
-        self._activations: dict[str, tuple[Tensor, float]] = {}
-        self._consumers: dict[str, list[Consumer]] = {}
+        self._gauge = gauge_for(self.measure, self.target, self.spec.max_samples)
+
+    def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
+        """Refuse a model on which the measure cannot be computed, before anything is attached to it.
+
+        Args:
+            model: The model, not yet attached.
+            graph: Its unit graph.
+            example_inputs: What it was traced with.
+
+        Raises:
+            CapabilityError: Names the layers or the module, and what to use instead.
+        """
+        self._gauge.check(model, graph, example_inputs)
 
     # ---------------------------------------------------------------- events
     def on_task_start(self, context: TaskContext) -> None:
-        """Start from nothing; watch the outputs if the measure needs them.
+        """Start from nothing; watch what the measure needs.
 
         Raises:
             CapabilityError: The measure cannot be computed on this model.
         """
         self._reset()
-        check_capable(self.measure, context.graph)
-        if "activation" in self.measure.needs:
-            for layer in context.layers.values():
-                self._watch(context, layer)
+        self._gauge.watch(context)
 
     def on_gradients_ready(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Measure this step on its raw gradients."""
@@ -80,17 +105,19 @@ class ImportanceCallback(Callback):
         layers = [layer for layer in context.layers.values() if id(layer.weight) in held]
         if not layers:
             return
-        if self._steps % self.spec.every_n_steps == 0:
-            self._accumulate(context, layers)
-            self._measured += 1
+        stride = self._strides.setdefault(layers[0].info.name, Stride(self.spec.every_n_steps, self.spec.budget))
         self._steps += 1
-        self._activations.clear()
+        if stride.due():
+            begin = time.perf_counter()
+            self._accumulate(context, layers)
+            stride.took(time.perf_counter() - begin)
+        self._gauge.stepped()
 
     def on_task_end(self, context: TaskContext) -> None:
         """Put the task's importance into its record."""
-        if self._total is not None and self._measured:
+        if self._total is not None and self._measured is not None:
             mask = context.graph.join(context.record.masks).to(self._total) if self.spec.filter_unmasked else None
-            done = finish_importance(self._total, self._measured, self.base_importance, mask)
+            done = finish_importance(self._total, self._measured.clamp(min=1), self.base_importance, mask)
             context.record.importance = {n: v.clone() for n, v in context.graph.split(done).items()}
         self._reset()
 
@@ -101,15 +128,19 @@ class ImportanceCallback(Callback):
     # ---------------------------------------------------------------- one step
     def _accumulate(self, context: TaskContext, layers: list[GatedLayer]) -> None:
         with torch.no_grad():
-            measured = {layer.info.name: self.measure.compute(self._view(context, layer)) for layer in layers}
+            measured = self._gauge.raw(context, layers)
             parts = {n: self._part(measured.get(n), layer, context) for n, layer in context.layers.items()}
-            raw = torch.cat(list(parts.values()))
-            if not bool(torch.isfinite(raw.sum())):
-                raise NonFiniteError(self._complain(context, parts))
+            raw = mean_over_ranks(torch.cat(list(parts.values())), self._gauge.samples, context.data)
+            if not bool(torch.isfinite(raw.sum())):  # looked at on all ranks together, so that all of them raise
+                raise NonFiniteError(self._complain(context, context.graph.split(raw)))
             step = min_max_joined(raw, context.layer_of_unit, len(parts))
             if self.spec.multiply_training_mask:
                 step = step * context.soft_masks().to(step)
+            count = torch.cat(
+                [step.new_full((layer.info.units,), n in measured) for n, layer in context.layers.items()]
+            )
             self._total = step if self._total is None else self._total + step
+            self._measured = count if self._measured is None else self._measured + count
 
     @staticmethod
     def _part(measured: Tensor | None, layer: GatedLayer, context: TaskContext) -> Tensor:
@@ -117,57 +148,13 @@ class ImportanceCallback(Callback):
         like = context.cumulative
         return like.new_zeros(layer.info.units) if measured is None else measured.to(like)
 
-    def _complain(self, context: TaskContext, raw: dict[str, Tensor]) -> str:
+    def _complain(self, context: TaskContext, raw: Mapping[str, Tensor]) -> str:
         bad = [name for name, value in raw.items() if not bool(torch.isfinite(value).all())]
         return (
-            f"Measure '{self.spec.type}' gave NaN or infinity for layer '{bad[0]}' in step {self._steps + 1} of task "
+            f"Measure '{self.spec.type}' gave NaN or infinity for layer '{bad[0]}' in step {self._steps} of task "
             f"{context.task!r} ({len(bad)} of {len(raw)} layers). Nothing was added to the importance and no parameter "
             "was changed. The loss or its gradients are not finite: lower the learning rate, or clip gradients."
         )
-
-    def _view(self, context: TaskContext, layer: GatedLayer) -> LayerView:
-        name = layer.info.name
-        consumers = []
-        for c in self._consumers_of(context, layer):
-            module, kind = context.readers[c.layer]
-            weight = module.get_parameter("weight")
-            consumers.append(ConsumerView(c.layer, module, kind, weight, weight.grad, c.unit, c.feature))
-        total, count = self._activations.get(name, (None, 0.0))
-        activation = None if total is None else total / count
-        weight = layer.weight
-        return LayerView(
-            name, layer.module, layer.kind, layer.info.units, weight, weight.grad, activation, tuple(consumers)
-        )
-
-    def _consumers_of(self, context: TaskContext, layer: GatedLayer) -> list[Consumer]:
-        """Return who reads a layer, looked up once a task, if the measure needs to know."""
-        if "consumers" not in self.measure.needs:
-            return []
-        name, device = layer.info.name, layer.weight.device
-        if name not in self._consumers:
-            found = context.graph.consumers(name)
-            self._consumers[name] = [Consumer(c.layer, c.unit.to(device), c.feature.to(device)) for c in found]
-        return self._consumers[name]
-
-    # ---------------------------------------------------------------- activations
-    def _watch(self, context: TaskContext, layer: GatedLayer) -> None:
-        """Keep the mean of `|h|` of each forward that will be trained on."""
-        name, axis, activation = layer.info.name, layer.info.read_axis, layer.info.activation
-
-        def see(_: nn.Module, __: Any, output: Any) -> None:
-            output = output[0] if isinstance(output, tuple) else output
-            if not torch.is_grad_enabled() or not layer.gate.training:
-                return
-            with torch.no_grad():
-                h = output.detach() if activation is None else activation(output.detach())
-                mean = h.abs().mean(
-                    [d for d in range(h.dim()) if d != axis % h.dim()], dtype=layer.gate.embedding.dtype
-                )
-                before, count = self._activations.get(name, (0.0, 0.0))
-                self._activations[name] = (before + mean * h.shape[0], count + h.shape[0])
-
-        if layer.reader is not None:
-            context.hooks.forward(layer.reader, see)
 
     @property
     def allows_closure(self) -> bool:
@@ -175,35 +162,26 @@ class ImportanceCallback(Callback):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of the running task."""
-        return {"total": self._total, "measured": self._measured, "steps": self._steps}
+        """Return the sums of the running task, and where it stands."""
+        return {
+            "total": self._total,
+            "measured": self._measured,
+            "steps": self._steps,
+            "strides": {name: stride.state_dict() for name, stride in self._strides.items()},
+            "measure": self.measure.state_dict(),
+        }
 
-    def load_state_dict(self, state: Any) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the sums of a running task back."""
         self._total, self._measured, self._steps = state["total"], state["measured"], state["steps"]
+        self._strides = {name: Stride(self.spec.every_n_steps, self.spec.budget) for name in state["strides"]}
+        for name, stride in self._strides.items():
+            stride.load_state_dict(state["strides"][name])
+        self.measure.load_state_dict(state["measure"])
 
 
-def check_capable(measure: Measure, graph: UnitGraph) -> None:
-    """Refuse a measure that cannot be computed on a model.
-
-    Raises:
-        CapabilityError: Names the layers and what to use instead.
-    """
-    if "activation" in measure.needs:
-        hidden = [name for name, layer in graph.layers.items() if layer.read is None]
-        what = "the activations of {} that the model uses functionally, so that no module puts them out"
-        _refuse(measure.name, hidden, what)
-    if "consumers" in measure.needs:
-        unread = [name for name in graph.layers if not graph.consumers(name)]
-        what = "the weights that read each unit, but of {} no reader is known (a norm or an unknown operation hides it)"
-        _refuse(measure.name, unread, what)
-
-
-def _refuse(measure: str, layers: list[str], what: str) -> None:
-    if layers:
-        named = ", ".join(f"'{name}'" for name in layers[:_SHOWN]) + (", ..." if len(layers) > _SHOWN else "")
-        needs = what.format("1 layer" if len(layers) == 1 else f"{len(layers)} layers")
-        raise CapabilityError(
-            f"Measure '{measure}' needs {needs}: {named}. Choose a measure of the layer's own weights or gradients, "
-            "e.g. importance.type: 'input_weight_abs_sum', or add these layers to gates.exclude."
-        )
+def gauge_for(measure: BaseMeasure, target: Target | None = None, max_samples: int | None = None) -> Gauge:
+    """Return what collects for a measure of this kind."""
+    if isinstance(measure, AttributionMeasure):
+        return ModelGauge(measure, target, max_samples)
+    return LayerGauge(measure)  # type: ignore[arg-type]  # the registry takes no third kind

@@ -39,12 +39,12 @@ def min_max_joined(importance: Tensor, layer: Tensor, layers: int) -> Tensor:
     return torch.where(span == 0, (importance != 0).to(importance.dtype), scaled)
 
 
-def finish_importance(total: Tensor, steps: int, base: float, mask: Tensor | None) -> Tensor:
+def finish_importance(total: Tensor, steps: int | Tensor, base: float, mask: Tensor | None) -> Tensor:
     """Return a task's importance `I^tau_l = (1/N) sum_steps I + b_I`, times its mask (FG-AdaHAT Eq. 4 and 6).
 
     Args:
         total: Sum of the scaled importance of all measured steps, `(units,)`.
-        steps: Number `N` >= 1 of measured steps.
+        steps: Number `N` >= 1 of measured steps, one for all units or `(units,)`.
         base: Base importance `b_I` >= 0 of every unit.
         mask: Binary mask of the task, `(units,)`, to give 0 (base included) to units outside it; absent to keep them.
     """

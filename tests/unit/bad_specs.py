@@ -8,7 +8,10 @@ from fgadahat_hooks.spec import AttachSpec, GatesSpec
 
 SPEC_KEYS = "'version', 'gates', 'heads', 'norms', 'rest', 'regularization', 'importance', 'summation', 'adjustment'"
 GATES_KEYS = "'targets', 'exclude', 'position', 's_max', 'clamp_threshold', 'embedding_clamp', 'init'"
-IMPORTANCE_KEYS = "'type', 'params', 'gradient', 'every_n_steps', 'filter_unmasked', 'multiply_training_mask'"
+IMPORTANCE_KEYS = (
+    "'type', 'params', 'gradient', 'every_n_steps', 'budget', 'max_samples', 'filter_unmasked', "
+    "'multiply_training_mask'"
+)
 RULE = (
     "A pattern is an exact dotted name ('layer1.0.conv1'), a glob ('layer3.*.conv?'; * and ? stay within one "
     "dotted part, ** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, "

@@ -99,6 +99,8 @@ def test_the_defaults() -> None:
             "params": {},
             "gradient": "raw",
             "every_n_steps": 1,
+            "budget": None,
+            "max_samples": None,
             "filter_unmasked": True,
             "multiply_training_mask": True,
         },

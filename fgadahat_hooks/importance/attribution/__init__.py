@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fgadahat_hooks.importance.attribution import (
     conductance,
+    feature_ablation,
     gradcam,
     gradient_shap,
     gradient_x_activation,
+    integrated_gradients,
     internal_influence,
 )
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
@@ -20,9 +22,11 @@ __all__ = [
     "Scene",
     "Site",
     "conductance",
+    "feature_ablation",
     "gradcam",
     "gradient_shap",
     "gradient_x_activation",
+    "integrated_gradients",
     "internal_influence",
     "open_scene",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.hooks import HookSet
+
+Edit = Callable[[str, int, Tensor], Tensor]
+"""Takes a layer, the number of this call of it, from 0, and what it put out; returns what flows on instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ class Capture:
     def __init__(self, sites: Mapping[str, Site], hooks: HookSet) -> None:
         """Install one hook a site, taken back by `hooks`."""
         self.values: dict[str, list[Tensor]] = {name: [] for name in sites}
+        self.edit: Edit | None = None
+        self._calls: Counter[str] = Counter()
         for site in sites.values():
             self._watch(site, hooks)
 
@@ -49,6 +55,9 @@ class Capture:
         hooks.forward(site.module, see, first=site.raw)
 
     def _keep(self, site: Site, value: Tensor) -> Tensor:
+        if self.edit is not None:
+            self._calls[site.name] += 1
+            return self.edit(site.name, self._calls[site.name] - 1, value)
         if torch.is_grad_enabled() and not value.requires_grad:
             value = value.detach().requires_grad_()
         self.values[site.name].append(value)
@@ -56,5 +65,7 @@ class Capture:
 
     def take(self) -> dict[str, list[Tensor]]:
         """Return what was kept and start anew."""
+        self.edit = None
+        self._calls.clear()
         taken, self.values = self.values, {name: [] for name in self.values}
         return taken

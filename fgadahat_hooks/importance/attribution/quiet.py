@@ -19,13 +19,18 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     devices = {p.device for p in model.parameters()}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([d for d in devices if d.type == "cuda"]))
+        stack.enter_context(torch.random.fork_rng(cuda_devices(model)))
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", *(d.type for d in devices)}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.callback(_set_training, training, True)
         _set_training(training, False)
         yield
+
+
+def cuda_devices(model: nn.Module) -> list[torch.device]:
+    """Return the CUDA devices that a model's parameters are on."""
+    return [d for d in {p.device for p in model.parameters()} if d.type == "cuda"]
 
 
 def _set_training(modules: list[nn.Module], value: bool) -> None:

@@ -14,14 +14,16 @@ from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.importance.attribution.capture import Capture, Site
-from fgadahat_hooks.importance.attribution.quiet import undisturbed
+from fgadahat_hooks.importance.attribution.capture import Capture, Edit, Site
+from fgadahat_hooks.importance.attribution.quiet import cuda_devices, undisturbed
 from fgadahat_hooks.importance.attribution.target import check_scores
 
 Values = dict[str, list[Tensor]]
 """For each layer one tensor a call of it, shape of the layer's output."""
 Baseline = float | Tensor
 """Where a path begins: one number for every input, or a tensor like the inputs or like one sample of them."""
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a forward."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +101,19 @@ class Scene:
         Raises:
             CapabilityError: `share` is not 1 and no input is in floating point.
         """
-        args, kwargs = self._inputs(share, baseline)
-        with torch.set_grad_enabled(grad):
+        return self.run_on(self.inputs(share, baseline), grad=grad)
+
+    def run_on(self, inputs: Inputs, *, grad: bool = True, edit: Edit | None = None) -> Run:
+        """Run the model on given inputs; what draws random numbers draws the same ones in each run.
+
+        Args:
+            inputs: Positional and keyword arguments; the model may write into them.
+            grad: Whether gradients will be asked.
+            edit: What is to flow on from each layer in place of its own value; then no values are kept.
+        """
+        args, kwargs = inputs
+        with torch.set_grad_enabled(grad), torch.random.fork_rng(cuda_devices(self.model)):
+            self._capture.edit = edit
             try:
                 output = self.model(*args, **kwargs)
             finally:
@@ -108,7 +121,8 @@ class Scene:
             scores = check_scores(self.batch.target(output), self.batch.size)
         return Run(scores, values)
 
-    def _inputs(self, share: float | Tensor, baseline: Baseline) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(self, share: float | Tensor = 1.0, baseline: Baseline = 0.0) -> Inputs:
+        """Return copies of the batch's arguments, moved to a position on the path, see `run`."""
         tree = (self.batch.args, dict(self.batch.kwargs))
         if isinstance(share, float | int) and share == 1:
             return pytree.tree_map_only(Tensor, _copy, tree)  # type: ignore[no-any-return]

@@ -1,0 +1,85 @@
+"""Importance, summation and gradient adjustment as Lightning callbacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+
+import fgadahat_hooks as fh
+from fgadahat_hooks.adapters.lightning.part import PartCallback
+from fgadahat_hooks.adapters.lightning.task_callback import TaskCallback
+
+
+class ImportanceCallback(PartCallback):
+    """Measures the importance of units in the task that a `TaskCallback` in the same Trainer runs.
+
+    Args:
+        session: The session, attached without an importance callback of its own (`callbacks=[]`).
+        spec: Block `importance`, or a dict; that of the session's spec when left out.
+        base_importance: `b_I` >= 0, added to every unit at the end of the task (FG-AdaHAT Eq. 6); that of the session's
+            spec, else 0.01, when left out.
+
+    Raises:
+        SpecError: The block is not valid.
+    """
+
+    def __init__(self, session: fh.Session, spec: Any = None, base_importance: float | None = None) -> None:
+        """Make the session's callback; it acts when a fit begins."""
+        if base_importance is None:
+            base_importance = getattr(session.spec.adjustment, "base_importance", 0.01)
+        core = fh.ImportanceCallback(session.spec.importance if spec is None else spec, base_importance)
+        super().__init__(session, core)
+
+
+class SummationCallback(PartCallback):
+    """Sums the importances of all tasks when the task ends that a `TaskCallback` in the same Trainer runs.
+
+    Args:
+        session: The session, attached without a summation callback of its own (`callbacks=[]`).
+        spec: Block `summation`, or a dict; that of the session's spec when left out.
+
+    Raises:
+        SpecError: The block is not valid.
+    """
+
+    def __init__(self, session: fh.Session, spec: Any = None) -> None:
+        """Make the session's callback; it acts when a fit begins."""
+        super().__init__(session, fh.SummationCallback(session.spec.summation if spec is None else spec))
+
+
+class GradientAdjustCallback(PartCallback):
+    """Protects earlier tasks in the task that a `TaskCallback` in the same Trainer runs.
+
+    Args:
+        session: The session, attached without a gradient-adjust callback of its own (`callbacks=[]`).
+        spec: Block `adjustment`, or a dict; that of the session's spec when left out.
+
+    Raises:
+        SpecError: The block is not valid.
+    """
+
+    def __init__(self, session: fh.Session, spec: Any = None) -> None:
+        """Make the session's callback; it acts when a fit begins."""
+        super().__init__(session, fh.GradientAdjustCallback(session.spec.adjustment if spec is None else spec))
+
+
+def callbacks(session: fh.Session, task: str | int, num_classes: int | None = None, **options: Any) -> list[Callback]:
+    """Return the callbacks that learn one task: `Trainer(callbacks=callbacks(session, task="birds"))`.
+
+    Args:
+        session: The session. If it was attached with `callbacks=[]`, the parts that its spec asks for are in the list;
+            otherwise it has its own and keeps them.
+        task: Id of the new task.
+        num_classes: Number of outputs of the task's head; as at attach when left out.
+        **options: Further options of `TaskCallback`.
+
+    Returns:
+        A `TaskCallback`, and the parts that the session lacks.
+    """
+    parts: list[Callback] = [TaskCallback(session, task, num_classes, **options)]
+    if session.own_callbacks:
+        return parts
+    if session.spec.adjustment.mode == "fg_adahat":
+        parts += [ImportanceCallback(session), SummationCallback(session)]
+    return [*parts, GradientAdjustCallback(session)]

@@ -1,0 +1,81 @@
+"""What stands between a task's events and a measure: it watches, and at a step it lets the measure compute."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from fgadahat_hooks.callbacks.base import GatedLayer, TaskContext
+from fgadahat_hooks.errors import CapabilityError
+from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.trace import ExampleInputs
+
+_SHOWN = 5
+"""How many layers an error names."""
+
+
+class Gauge(ABC):
+    """Collects what a measure needs between two steps.
+
+    What was collected stays until the next forward after a step: several optimizers may step on one forward.
+    """
+
+    samples: float = 0.0
+    """Number of samples collected."""
+
+    def __init__(self) -> None:
+        """Have nothing yet."""
+        self._stale = False
+
+    @abstractmethod
+    def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
+        """Refuse a model on which the measure cannot be computed.
+
+        Raises:
+            CapabilityError: Names the layers or the module, and what to use instead.
+        """
+
+    @abstractmethod
+    def watch(self, context: TaskContext) -> None:
+        """Install hooks that live until the task ends."""
+
+    @abstractmethod
+    def raw(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
+        """Return the raw measure of some layers, `(units,)` each, on what was collected."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget what was collected."""
+
+    def stepped(self) -> None:
+        """Know that a step was made: the next forward starts anew."""
+        self._stale = True
+
+    def refresh(self) -> None:
+        """Start anew if a step was made since the last forward."""
+        if self._stale:
+            self.forget()
+            self._stale = False
+
+
+def refuse(measure: str, layers: Iterable[str], what: str) -> None:
+    """Refuse a measure that needs what some layers do not have.
+
+    Args:
+        measure: Name of the measure.
+        layers: The layers; nothing happens if there are none.
+        what: What is needed, with a place for how many layers.
+
+    Raises:
+        CapabilityError: Names the layers and what to use instead.
+    """
+    layers = list(layers)
+    if layers:
+        named = ", ".join(f"'{name}'" for name in layers[:_SHOWN]) + (", ..." if len(layers) > _SHOWN else "")
+        needs = what.format("1 layer" if len(layers) == 1 else f"{len(layers)} layers")
+        raise CapabilityError(
+            f"Measure '{measure}' needs {needs}: {named}. Choose a measure of the layer's own weights or gradients, "
+            "e.g. importance.type: 'input_weight_abs_sum', or add these layers to gates.exclude."
+        )

@@ -1,0 +1,44 @@
+"""The sparsity term of a running task."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.functional.mask import on_line
+from fgadahat_hooks.functional.sparsity import regularization_line
+from fgadahat_hooks.runtime import Runtime
+
+
+class LossTerm:
+    """`c R`, to be added to the loss of a batch (HAT Eq. 5)."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Compute nothing yet."""
+        self._runtime = runtime
+        self._line: tuple[Tensor, Tensor] | None = None
+
+    def value(self, cumulative: Tensor | None) -> Tensor:
+        """Return the term at the current scale, a scalar with gradient to the embeddings.
+
+        Args:
+            cumulative: `m^{<t}` of all units, joined; None before the graph is known.
+        """
+        runtime = self._runtime
+        if not runtime.gates:
+            return torch.zeros(())
+        gates = list(runtime.gates.values())
+        device = gates[0].embedding.device
+        lines = [runtime.gate_context.line(gate) for gate in gates]
+        value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
+        mask = on_line(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
+        constant, weights = self._sparsity_line(mask, cumulative)
+        return torch.add(constant, torch.dot(weights, mask)) * runtime.spec.regularization.factor
+
+    def _sparsity_line(self, like: Tensor, cumulative: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the sparsity term as a line in the masks; it stays the same all through the task."""
+        known = self._line is not None and self._line[1].device == like.device and len(self._line[1]) == len(like)
+        if self._line is None or not known:
+            used = torch.zeros_like(like) if cumulative is None else cumulative.to(like)
+            self._line = regularization_line(used.detach(), self._runtime.spec.regularization.mode)
+        return self._line
