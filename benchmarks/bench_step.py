@@ -83,7 +83,7 @@ def gated(problem: Problem, optimizer: str, spec: dict[str, Any], *, regularize:
 
     def step() -> None:
         opt.zero_grad()
-        task.begin_batch(5, 10)
+        task.begin_batch(5, 10, (problem.x, problem.y))
         loss = F.cross_entropy(model(problem.x), problem.y)
         if regularize:
             loss = loss + task.regularization()
@@ -97,7 +97,7 @@ def gated(problem: Problem, optimizer: str, spec: dict[str, Any], *, regularize:
 def one_step(session: fh.Session, task: fh.Task, problem: Problem, optimizer: str) -> None:
     """Train a finished task for one step, so that masks and importances exist."""
     opt = task.protect(make_optimizer(optimizer, session.parameter_groups(lr=1e-3)))
-    task.begin_batch(1, 1)
+    task.begin_batch(1, 1, (problem.x, problem.y))
     F.cross_entropy(session.model(problem.x), problem.y).backward()
     opt.step()
 

@@ -24,6 +24,8 @@ from fgadahat_hooks.tracing.forward import untouched
 
 Target = Callable[[Any, Any], Tensor]
 """Takes the model's output and the loader's batch, returns one number a sample, `(batch,)`."""
+LabelScore = Callable[[Any, Tensor], Tensor]
+"""Takes the model's output and the labels, returns one number a sample, `(batch,)`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +36,10 @@ class Seen:
     kwargs: Mapping[str, Any]
     data: Any
 
-    def batch(self, target: Target | None, limit: int | None) -> Batch:
+    def batch(self, target: Target | None, limit: int | None, score: LabelScore = label_scores) -> Batch:
         """Return what is attributed, on the first `limit` samples.
 
-        Without a target of the user's it is the logit of the true label (D9).
+        Without a target of the user's it is the measure's own score of the labels, as a rule their logit.
 
         Raises:
             BadCallError: There is no target, and the loader's batch holds no labels.
@@ -47,12 +49,12 @@ class Seen:
         data = self.data if limit is None or limit >= size else _first(self.data, limit, size)
         if target is not None:
             own = target
-            score: Callable[[Any], Tensor] = lambda output: own(output, data)  # noqa: E731
+            scores: Callable[[Any], Tensor] = lambda output: own(output, data)  # noqa: E731
         else:
             labels = labels_of(data)
-            score = lambda output: label_scores(output, labels)  # noqa: E731
+            scores = lambda output: score(output, labels)  # noqa: E731
         cut = whole if limit is None or limit >= size else whole.first(limit)
-        return Batch(cut.args, cut.kwargs, score)
+        return Batch(cut.args, cut.kwargs, scores)
 
 
 class ModelGauge(Gauge):
@@ -112,7 +114,7 @@ class ModelGauge(Gauge):
         total: dict[str, Tensor] = {}
         self.samples = 0.0
         for seen in self._seen:
-            batch = seen.batch(self.target, self.max_samples)
+            batch = seen.batch(self.target, self.max_samples, self.measure.score)
             if batch.size:
                 with layers[0].gate.context.fixed(), open_scene(context.model, sites, batch) as scene:
                     found = self.measure.compute(scene)

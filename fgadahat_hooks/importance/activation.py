@@ -12,7 +12,10 @@ from fgadahat_hooks.importance.terms import activation
 
 @register_measure("activation_abs")
 class ActivationAbs(Measure):
-    """`I_i = <h>_i`, the mean over batch and positions of `|h_i|` after norm, gate and activation function."""
+    """`I_i = <h>_i`, the mean over batch and positions of `|h_i|` after norm, gate and activation function.
+
+    Choose it when units that fire are those that count, as after ReLU; it takes no notice of who reads them.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"activation"})
 

@@ -68,9 +68,11 @@ class BaseMeasure:
     Attributes:
         name: Name in the registry, set by `register_measure`.
         needs: What must be at hand: any of `weight`, `gradient`, `activation`, `consumers`, `model`.
+        cost: Passes through the model for all layers, for the documentation.
     """
 
     name: ClassVar[str] = ""
+    cost: ClassVar[str] = "no pass of its own"
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **params: Any) -> None:

@@ -13,7 +13,10 @@ from fgadahat_hooks.importance.weight import RECIPROCAL_EPSILON
 
 @register_measure("input_weight_abs_sum_x_activation_abs")
 class InputWeightAbsSumXActivationAbs(Measure):
-    """`I_i = S_in(|W|)_i <h>_i` (ICU of FG-AdaHAT); not the utility of continual backprop, which reads outputs."""
+    """`I_i = S_in(|W|)_i <h>_i` (ICU of FG-AdaHAT); not the utility of continual backprop, which reads outputs.
+
+    Choose it first: no pass of its own, steady from batch to batch, and the authors' own setting.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "activation"})
 
@@ -24,7 +27,10 @@ class InputWeightAbsSumXActivationAbs(Measure):
 
 @register_measure("output_weight_abs_sum_x_activation_abs")
 class OutputWeightAbsSumXActivationAbs(Measure):
-    """`I_i = S_out(|W_next|)_i <h>_i` (CU of FG-AdaHAT), continual backprop's contribution without its running mean."""
+    """`I_i = S_out(|W_next|)_i <h>_i` (CU of FG-AdaHAT), continual backprop's contribution without its running mean.
+
+    Choose it when what a unit contributes to later layers is what counts.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"activation", "consumers"})
 
@@ -35,7 +41,10 @@ class OutputWeightAbsSumXActivationAbs(Measure):
 
 @register_measure("input_weight_gradient_square_sum_x_activation_abs")
 class InputWeightGradientSquareSumXActivationAbs(Measure):
-    """`I_i = S_in(G^2)_i <h>_i` (AFI of FG-AdaHAT)."""
+    """`I_i = S_in(G^2)_i <h>_i` (AFI of FG-AdaHAT).
+
+    Choose it when both activity and the loss's sensitivity should count.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "activation"})
 
@@ -46,7 +55,10 @@ class InputWeightGradientSquareSumXActivationAbs(Measure):
 
 @register_measure("output_weight_gradient_square_sum_x_activation_abs")
 class OutputWeightGradientSquareSumXActivationAbs(Measure):
-    """`I_i = S_out(G_next^2)_i <h>_i`."""
+    """`I_i = S_out(G_next^2)_i <h>_i`.
+
+    Choose it like AFI, seen from the readers.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "activation", "consumers"})
 
@@ -57,7 +69,10 @@ class OutputWeightGradientSquareSumXActivationAbs(Measure):
 
 @register_measure("cbp_adaptive_contribution")
 class CbpAdaptiveContribution(Measure):
-    """`I_i = S_out(|W_next|)_i <h>_i / (S_in(|W|)_i + 1e-8)` (arXiv 2108.06325, Sec. 4, without mean correction)."""
+    """`I_i = S_out(|W_next|)_i <h>_i / (S_in(|W|)_i + 1e-8)` (arXiv 2108.06325, Sec. 4, without mean correction).
+
+    Choose it to compare with continual backprop; `cbp_utility` is the published form with its running means.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "activation", "consumers"})
 

@@ -12,7 +12,10 @@ from fgadahat_hooks.importance.terms import gradient_abs, gradient_square, input
 
 @register_measure("input_weight_gradient_abs_sum")
 class InputWeightGradientAbsSum(Measure):
-    """`I_i = S_in(|G|)_i` (IG of FG-AdaHAT)."""
+    """`I_i = S_in(|G|)_i` (IG of FG-AdaHAT).
+
+    Choose it to protect units that the task's loss is still moving; noisy with small batches.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
 
@@ -23,7 +26,10 @@ class InputWeightGradientAbsSum(Measure):
 
 @register_measure("output_weight_gradient_abs_sum")
 class OutputWeightGradientAbsSum(Measure):
-    """`I_i = S_out(|G_next|)_i` over all consumers (OG of FG-AdaHAT)."""
+    """`I_i = S_out(|G_next|)_i` over all consumers (OG of FG-AdaHAT).
+
+    Choose it to protect units whose readers the loss is still moving.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "consumers"})
 
@@ -34,7 +40,11 @@ class OutputWeightGradientAbsSum(Measure):
 
 @register_measure("input_weight_gradient_square_sum")
 class InputWeightGradientSquareSum(Measure):
-    """`I_i = S_in(G^2)_i`."""
+    """`I_i = S_in(G^2)_i`.
+
+    Choose it for a stronger contrast between units than the sum of absolute values gives; `fisher_abs` is the real
+    Fisher information.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
 
@@ -45,7 +55,10 @@ class InputWeightGradientSquareSum(Measure):
 
 @register_measure("output_weight_gradient_square_sum")
 class OutputWeightGradientSquareSum(Measure):
-    """`I_i = S_out(G_next^2)_i` over all consumers."""
+    """`I_i = S_out(G_next^2)_i` over all consumers.
+
+    Choose it like the square sum of the input weights, seen from the readers.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "consumers"})
 

@@ -15,7 +15,10 @@ RECIPROCAL_EPSILON = 1e-8
 
 @register_measure("input_weight_abs_sum")
 class InputWeightAbsSum(Measure):
-    """`I_i = S_in(|W|)_i`, the sum of the absolute weights that feed the unit."""
+    """`I_i = S_in(|W|)_i`, the sum of the absolute weights that feed the unit.
+
+    Choose it as the cheapest baseline: it needs neither data nor gradients, and works for every layer.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight"})
 
@@ -26,7 +29,10 @@ class InputWeightAbsSum(Measure):
 
 @register_measure("output_weight_abs_sum")
 class OutputWeightAbsSum(Measure):
-    """`I_i = S_out(|W_next|)_i`, the sum of the absolute weights that read the unit, over all consumers."""
+    """`I_i = S_out(|W_next|)_i`, the sum of the absolute weights that read the unit, over all consumers.
+
+    Choose it where a unit matters by how strongly later layers read it, and data say little.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"consumers"})
 
@@ -41,6 +47,8 @@ class CbpAdaptation(Measure):
 
     High for units of small weights, the opposite of what protects knowledge; and one unit almost without weights takes
     the whole range of the min-max scaling.
+
+    Choose it only to compare with continual backprop.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight"})

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from fgadahat_hooks.importance.attribution import (
     conductance,
+    deeplift,
+    deeplift_shap,
     feature_ablation,
+    fisher,
     gradcam,
     gradient_shap,
     gradient_x_activation,
     integrated_gradients,
     internal_influence,
+    lrp,
 )
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
 from fgadahat_hooks.importance.attribution.capture import Site
@@ -22,11 +26,15 @@ __all__ = [
     "Scene",
     "Site",
     "conductance",
+    "deeplift",
+    "deeplift_shap",
     "feature_ablation",
+    "fisher",
     "gradcam",
     "gradient_shap",
     "gradient_x_activation",
     "integrated_gradients",
     "internal_influence",
+    "lrp",
     "open_scene",
 ]

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, get_args
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.params import Params
 from fgadahat_hooks.importance.attribution.scene import Scene
+from fgadahat_hooks.importance.attribution.target import label_scores
 from fgadahat_hooks.importance.base import BaseMeasure
 
 AttributeTo = Literal["gate", "layer"]
 
 
 class AttributionMeasure(BaseMeasure, ABC):
-    """A measure of all layers at once that runs the model again on the batch, as in evaluation (D10).
+    """A measure of all layers at once that runs the model again on the batch, as in evaluation.
 
     Attributes:
         attribute_to: `gate`: the units after norm and gate, where an inactive unit counts 0. `layer`: the layer's own
             output `z`, as captum and the reference implementation have it.
-        cost: Forwards and backwards for all layers, for the documentation.
+        score: What is attributed when the user gives no target, of the model's output and the labels.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
-    cost: ClassVar[str] = ""
+    score: ClassVar[Callable[[Any, Tensor], Tensor]] = staticmethod(label_scores)
 
     def __init__(self, *, attribute_to: AttributeTo = "gate") -> None:
         """Choose what is attributed to.

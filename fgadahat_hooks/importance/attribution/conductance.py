@@ -19,6 +19,8 @@ class ConductanceAbs(AttributionMeasure):
 
     The path's points are those of a quadrature rule, `n_steps + 1` of them, as in captum.
 
+    Choose it for the most faithful account of what flows through a unit, seldom (`every_n_steps`) or on few samples.
+
     Args:
         n_steps: Steps of the path.
         baselines: Where the path begins, a number or a tensor like the inputs or like one sample.

@@ -13,7 +13,7 @@ from fgadahat_hooks.importance.attribution.base import AttributionMeasure
 from fgadahat_hooks.importance.attribution.capture import Site
 from fgadahat_hooks.importance.attribution.params import Params
 from fgadahat_hooks.importance.attribution.replay import Alter, Rerun, Reruns
-from fgadahat_hooks.importance.attribution.replay_check import layers_to_run_whole
+from fgadahat_hooks.importance.attribution.replay_check import WholeLayers
 from fgadahat_hooks.importance.attribution.scene import Scene
 from fgadahat_hooks.importance.attribution.shapes import along, precise
 from fgadahat_hooks.importance.base import register_measure
@@ -29,6 +29,8 @@ class FeatureAblationAbs(AttributionMeasure):
     Only the operations after the layer run again, for many units at once. A unit that equals its baseline everywhere
     (one that is masked off) costs nothing. Scores of reruns differ from those of whole forwards by rounding.
 
+    Choose it to know what the model does without a unit, rather than what slopes say; seldom, or on few samples.
+
     Args:
         baselines: What a unit is set to: a number, or for layers by name a number or a tensor `(units,)`; 0 for layers
             that are not named.
@@ -43,7 +45,7 @@ class FeatureAblationAbs(AttributionMeasure):
         self,
         *,
         baselines: LayerBaseline = 0.0,
-        memory_mb: float = 64.0,
+        memory_mb: float = 16.0,
         perturbations_per_eval: int | None = None,
         **params: Any,
     ) -> None:
@@ -55,13 +57,12 @@ class FeatureAblationAbs(AttributionMeasure):
             self.memory = check.number("memory_mb", memory_mb, 0.0) * 2**20
             most = perturbations_per_eval
             self.most = None if most is None else check.count("perturbations_per_eval", most)
-        self._whole: frozenset[str] = frozenset()
+        self._whole = WholeLayers()
 
     def check(self, scene: Scene) -> None:
-        """Find the layers that must be run as whole forwards."""
+        """Refuse baselines that do not fit the layers."""
         super().check(scene)
         self._baselines_of(scene)
-        self._whole = layers_to_run_whole(scene)
 
     def compute(self, scene: Scene) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
@@ -72,10 +73,11 @@ class FeatureAblationAbs(AttributionMeasure):
         del run  # and with it the values of all layers
         found = {n: plain.new_zeros(s.units) for n, s in scene.sites.items()}
         with torch.no_grad():
-            reruns = Reruns(scene, grad=False, whole=self._whole)
+            reruns = Reruns(scene, grad=False, whole=self._whole.of(scene))
             for name, units in changed.items():
-                work = self._ablation(scene.sites[name], baselines[name], units, plain)
-                found[name][units] = reruns.on(name, work)
+                if len(units):
+                    work = self._ablation(scene.sites[name], baselines[name], units, plain)
+                    found[name][units] = reruns.on(name, work)
         return found
 
     def _ablation(
@@ -88,8 +90,8 @@ class FeatureAblationAbs(AttributionMeasure):
             return torch.where(along(row, value, site.axis), fill, value)
 
         def work(rerun: Rerun) -> Tensor:
-            count = min(rerun.at_once(self.memory, grad=False), self.most or site.units)
-            parts = [plain.new_zeros(0)]
+            count = min(rerun.at_once(self.memory, grad=False), self.most or site.units + 1)
+            parts = []
             for some in units.split(max(1, count - 1)):
                 rows = some[:, None] == torch.arange(site.units, device=some.device)
                 parts.append(_effect(rerun, alter, rows, None if count > 1 else plain))
@@ -112,7 +114,9 @@ class FeatureAblationAbs(AttributionMeasure):
             if shape not in ((), (site.units,)):
                 wrong.append(f"layer '{name}' has {site.units} units, but got shape {shape}")
         if wrong:
-            raise BadCallError(f"Expected `baselines` of '{self.name}' to fit the layers, but " + "; ".join(wrong) + ".")
+            raise BadCallError(
+                f"Expected `baselines` of '{self.name}' to fit the layers, but " + "; ".join(wrong) + "."
+            )
         return given
 
 

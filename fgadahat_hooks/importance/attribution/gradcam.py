@@ -14,9 +14,12 @@ from fgadahat_hooks.importance.base import register_measure
 
 @register_measure("gradcam_abs")
 class GradcamAbs(AttributionMeasure):
-    """`I_i = <GAP(dF_y/dz)_i z_i>` without ReLU and without the sum over units, which would be constant (D21).
+    """`I_i = <GAP(dF_y/dz)_i z_i>` without ReLU and without the sum over units, which would be constant.
 
     `GAP` is the mean over a sample's positions: pixels of a map, tokens of a sequence.
+
+    Choose it for convolutions and tokens, when the slope should be that of a whole map; equal to gradient times
+    activation where there are no positions.
     """
 
     cost: ClassVar[str] = "1 forward, 1 backward"

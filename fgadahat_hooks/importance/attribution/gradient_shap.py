@@ -18,6 +18,8 @@ from fgadahat_hooks.importance.base import register_measure
 class GradientshapAbs(AttributionMeasure):
     """`I_i = <mean_k dF_y/dz_i(x' + u_k (x - x')) (z_i(x) - z_i(x'))>`, `u_k` uniform in [0, 1] (Lundberg & Lee 2017).
 
+    Choose it for an estimate of integrated gradients at a tenth of the cost.
+
     Args:
         n_samples: Random points a sample.
         baselines: `x'`, a number or a tensor like the inputs or like one sample.

@@ -13,7 +13,10 @@ from fgadahat_hooks.importance.base import register_measure
 
 @register_measure("gradient_x_activation_abs")
 class GradientXActivationAbs(AttributionMeasure):
-    """`I_i = <z_i dF_y/dz_i>`, `F_y` the logit of the true label."""
+    """`I_i = <z_i dF_y/dz_i>`, `F_y` the logit of the true label.
+
+    Choose it first among the attributions: one more pass, and it knows what the class score depends on.
+    """
 
     cost: ClassVar[str] = "1 forward, 1 backward"
 

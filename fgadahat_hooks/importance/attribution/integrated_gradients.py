@@ -13,7 +13,7 @@ from fgadahat_hooks.importance.attribution.base import AttributionMeasure
 from fgadahat_hooks.importance.attribution.params import Params
 from fgadahat_hooks.importance.attribution.path import METHODS, Method, quadrature
 from fgadahat_hooks.importance.attribution.replay import Rerun, Reruns
-from fgadahat_hooks.importance.attribution.replay_check import layers_to_run_whole
+from fgadahat_hooks.importance.attribution.replay_check import WholeLayers
 from fgadahat_hooks.importance.attribution.scene import Baseline, Scene, Values
 from fgadahat_hooks.importance.attribution.shapes import precise
 from fgadahat_hooks.importance.base import register_measure
@@ -25,6 +25,8 @@ class IntegratedGradientsAbs(AttributionMeasure):
 
     The path is straight in the space of the layer's values, so each layer has one of its own; all calls of a layer
     move along it together. Only the operations after the layer run again, for many points of the path at once.
+
+    Choose it when the units' shares should add up to the change of the score; seldom, or on few samples.
 
     Args:
         n_steps: Points of the integral.
@@ -42,7 +44,7 @@ class IntegratedGradientsAbs(AttributionMeasure):
         n_steps: int = 50,
         baselines: Baseline = 0.0,
         method: Method = "gausslegendre",
-        memory_mb: float = 64.0,
+        memory_mb: float = 16.0,
         **params: Any,
     ) -> None:
         """Check the parameters."""
@@ -52,19 +54,18 @@ class IntegratedGradientsAbs(AttributionMeasure):
             self.baselines = check.baseline("baselines", baselines)
             self.method: Method = check.choice("method", method, METHODS)
             self.memory = check.number("memory_mb", memory_mb, 0.0) * 2**20
-        self._whole: frozenset[str] = frozenset()
+        self._whole = WholeLayers()
 
     def check(self, scene: Scene) -> None:
-        """Refuse a model whose inputs form no path; find the layers that must be run as whole forwards."""
+        """Refuse a model whose inputs form no path."""
         scene.check_path()
         super().check(scene)
-        self._whole = layers_to_run_whole(scene)
 
     def compute(self, scene: Scene) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
         end = scene.run(grad=False).values
         start = scene.run(0.0, self.baselines, grad=False).values
-        reruns = Reruns(scene, grad=True, whole=self._whole)
+        reruns = Reruns(scene, grad=True, whole=self._whole.of(scene))
         found: Values = {}
         for name in scene.sites:
             _check_calls(name, start[name], end[name])
@@ -78,7 +79,9 @@ class IntegratedGradientsAbs(AttributionMeasure):
         """Return what integrates the gradient by the values of each call, as many points at once as may be."""
 
         def work(rerun: Rerun) -> list[Tensor]:
-            points, weights = (torch.tensor(part, dtype=torch.float64) for part in quadrature(self.method, self.n_steps))
+            points, weights = (
+                torch.tensor(part, dtype=torch.float64) for part in quadrature(self.method, self.n_steps)
+            )
             weights = weights.float()  # as captum rounds them, so that numbers agree with its to the last digits
             total = [precise(torch.zeros_like(start)) for start, _ in moves]
             count = rerun.at_once(self.memory, grad=True)

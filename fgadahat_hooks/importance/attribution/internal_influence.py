@@ -17,6 +17,8 @@ from fgadahat_hooks.importance.base import register_measure
 class InternalInfluenceAbs(AttributionMeasure):
     """`I_i = <int_0^1 dF_y/dz_i(x' + a (x - x')) da>` (Leino et al. 2018); not multiplied by anything.
 
+    Choose it when slopes at the input alone saturate: it looks along the whole way from the baseline.
+
     Args:
         n_steps: Points of the integral.
         baselines: `x'`, a number or a tensor like the inputs or like one sample.

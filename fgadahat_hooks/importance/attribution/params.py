@@ -63,3 +63,9 @@ class Params:
             self._expect(bool(value.isfinite().all()), name, "a tensor of finite numbers", value)
             return value
         return self.number(name, value)
+
+    def rows(self, name: str, value: Any) -> Tensor:
+        """Return a tensor of finite numbers with one row or more."""
+        fine = isinstance(value, Tensor) and value.dim() > 0 and len(value) > 0 and bool(value.isfinite().all())
+        self._expect(fine, name, "a tensor (baselines, *sample) of finite numbers", value)
+        return value  # type: ignore[no-any-return]  # what is none is refused at the end of the block

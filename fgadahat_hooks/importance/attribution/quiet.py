@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run the block with the model in evaluation mode; afterwards modes and random states are as before (D10).
+    """Run the block with the model in evaluation mode; afterwards modes and random states are as before.
 
     Autocast is off inside, so that an attribution has the precision of the parameters. Modes are set as attributes:
     a `train` method of the user's own may do more than switch.

@@ -12,6 +12,20 @@ _SHARE, _FLOOR = 1e-2, 1e-3
 """How far the two may differ: as a share of the change, and of the scores."""
 
 
+class WholeLayers:
+    """The layers of one model that must run as whole forwards, found out on the first batch."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._found: frozenset[str] | None = None
+
+    def of(self, scene: Scene) -> frozenset[str]:
+        """Return them."""
+        if self._found is None:
+            self._found = layers_to_run_whole(scene)
+        return self._found
+
+
 def layers_to_run_whole(scene: Scene) -> frozenset[str]:
     """Return the layers whose part of the forward, run again, gives something else.
 

@@ -157,7 +157,7 @@ class Scene:
 
     # ---------------------------------------------------------------- reducing
     def mean_abs(self, values: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
-        """Return for each layer the mean of `|value|` over samples, positions and calls, `(units,)` (D8).
+        """Return for each layer the mean of `|value|` over samples, positions and calls, `(units,)`.
 
         A layer that the forward did not reach gets 0.
         """

@@ -1,4 +1,4 @@
-"""One number a sample whose origin is attributed: the logit of the true label (D9)."""
+"""One number a sample whose origin is attributed: the logit of the true label."""
 
 from __future__ import annotations
 
@@ -88,6 +88,20 @@ def label_scores(output: Any, labels: Tensor) -> Tensor:
             f"Expected labels from 0 to {logits.shape[1] - 1}, but got {int(labels.min())} to {int(labels.max())}."
         )
     return logits.gather(1, labels[:, None])[:, 0]
+
+
+def label_log_likelihoods(output: Any, labels: Tensor) -> Tensor:
+    """Return the log-probability of each sample's true label by the softmax of the logits, `(batch,)`.
+
+    Args:
+        output: What the model put out.
+        labels: As in `label_scores`; for shares of the classes, the log-probabilities' mean with them.
+
+    Raises:
+        CapabilityError: The output holds no class logits.
+        BadCallError: The labels do not fit the logits.
+    """
+    return label_scores(torch.log_softmax(logits_of(output), 1), labels)
 
 
 def check_scores(scores: Any, size: int) -> Tensor:
