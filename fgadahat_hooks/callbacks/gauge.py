@@ -19,7 +19,8 @@ _SHOWN = 5
 class Gauge(ABC):
     """Collects what a measure needs between two steps.
 
-    What was collected stays until the next forward after a step: several optimizers may step on one forward.
+    What was collected stays until the next forward after a step: several optimizers may step on one forward. It is
+    forgotten, too, when the gradients that came of it were thrown away, as with a step that a gradient scaler skips.
     """
 
     samples: float = 0.0
@@ -28,6 +29,8 @@ class Gauge(ABC):
     def __init__(self) -> None:
         """Have nothing yet."""
         self._stale = False
+        self._backward_done = False
+        self._witness: nn.Parameter | None = None
 
     @abstractmethod
     def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
@@ -53,11 +56,22 @@ class Gauge(ABC):
         """Know that a step was made: the next forward starts anew."""
         self._stale = True
 
+    def watch_gradients(self, context: TaskContext) -> None:
+        """Learn from one trained weight when gradients have come; that they are gone can then be seen."""
+        trained = [layer.weight for layer in context.layers.values() if layer.weight.requires_grad]
+        if trained:
+            self._witness = trained[0]
+            context.hooks.add(self._witness.register_post_accumulate_grad_hook(self._gradient_came))
+
+    def _gradient_came(self, _: Tensor) -> None:
+        self._backward_done = True
+
     def refresh(self) -> None:
-        """Start anew if a step was made since the last forward."""
-        if self._stale:
+        """Start anew if, since the last forward, a step was made or gradients came and went."""
+        gone = self._backward_done and self._witness is not None and self._witness.grad is None
+        if self._stale or gone:
             self.forget()
-            self._stale = False
+            self._stale, self._backward_done = False, False
 
 
 def refuse(measure: str, layers: Iterable[str], what: str) -> None:

@@ -48,6 +48,7 @@ class LayerGauge(Gauge):
         self.check(context.model, context.graph)
         self._consumers = {}
         if "activation" in self.measure.needs:
+            self.watch_gradients(context)
             for layer in context.layers.values():
                 self._watch(context, layer)
 

@@ -96,6 +96,7 @@ class ModelGauge(Gauge):
             CapabilityError: A layer's units are seen nowhere.
         """
         sites_of(context.model, context.graph, context.layers, self.measure)
+        self.watch_gradients(context)
 
         def see(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and model.training:

@@ -140,6 +140,56 @@ def test_a_target_of_the_users_needs_no_labels() -> None:
     assert all(torch.equal(found[0][n], v) for n, v in expected.items())
 
 
+def test_mixed_precision_trains_in_half_and_measures_in_the_parameters_own() -> None:
+    session = attach(net(torch.float32))
+    found = seen_by(session)
+    x, y = batch(8)
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
+        for _ in task.batches([(x, y)]):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                output = session.model(x)
+                loss = F.cross_entropy(output, y)
+                expected = session.measure("gradient_x_activation_abs", x, y)
+            loss.backward()
+            optimizer.step()
+    assert output.dtype == torch.bfloat16
+    assert all(torch.equal(found[0][n], v) and v.dtype == torch.float32 for n, v in expected.items())
+
+
+def test_a_scaler_that_skips_the_step_skips_the_measure() -> None:
+    session = attach(net(torch.float32))
+    found = seen_by(session)
+    x, y = batch(8)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.01)))
+        for number, _ in enumerate(task.batches([(x, y)] * 3)):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(session.model(x), y)
+            scaler.scale(loss * float("inf") if number == 1 else loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    assert len(found) == 2
+
+
+def test_two_forwards_before_one_backward_count_both() -> None:
+    session = attach(net())
+    found = seen_by(session)
+    (x1, y1), (x2, y2) = data(2), data(6, seed=2)
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.01)))
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = torch.zeros((), dtype=torch.float64)
+            for x, y in ((x1, y1), (x2, y2)):
+                task.begin_batch(1, 2, (x, y))
+                loss = loss + F.cross_entropy(session.model(x), y)
+            loss.backward()
+            optimizer.step()
+    assert len(found) == 4
+
+
 def test_two_optimizers_on_one_forward_measure_their_own_layers() -> None:
     session = attach(net(), type="gradient_x_activation_abs")
     model = session.model
