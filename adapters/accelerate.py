@@ -90,10 +90,10 @@ class AcceleratedTask:
         return prepared
 
     def _bare(self, module: nn.Module) -> nn.Module:
-        """Return the session's model for itself or for a wrapped one, without what an earlier `prepare` put on it."""
-        if not self._wraps(module):
+        """Return what is inside a wrapper of the session's model, without what an earlier `prepare` put on it."""
+        model: nn.Module = self._accelerator.unwrap_model(module, keep_torch_compile=False)
+        if all(part is not self._session.model for part in model.modules()):
             return module
-        model = self._session.model
         model.__dict__.pop("_is_accelerate_prepared", None)
         original = model.__dict__.pop("_original_forward", None)
         if original is not None:
@@ -101,9 +101,6 @@ class AcceleratedTask:
             if getattr(original, "__func__", None) is not type(model).forward:
                 model.forward = original
         return model
-
-    def _wraps(self, module: nn.Module) -> bool:
-        return self._accelerator.unwrap_model(module, keep_torch_compile=False) is self._session.model
 
     def protect(self, optimizer: Optimizer) -> Optimizer:
         """Protect finished tasks from an optimizer, prepared or not; return it. `prepare` does it for you.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
 from fgadahat_hooks.errors import BadCallError, NoTaskError
 
@@ -107,7 +107,7 @@ class TaskCallback(TrainerCallback):
         self._give_own_group(optimizer, kwargs["lr_scheduler"], args)
         self._task.protect(optimizer)
         self._accumulate = args.gradient_accumulation_steps
-        self._batches = len(loader) if hasattr(loader, "__len__") else args.max_steps * self._accumulate
+        self._batches = len(loader) if has_length(loader) else args.max_steps * self._accumulate
         if self._args is None:
             self._task.hooks.forward_pre(self._session.model, self._before_forward, kwargs=True)
             self._task.hooks.forward(self._session.model, self._after_forward, kwargs=True)
@@ -129,10 +129,8 @@ class TaskCallback(TrainerCallback):
         self._share = 1 / max(1, min(self._accumulate, left))
         self._number, self._new = self._number + 1, True
         if args.max_grad_norm > 0 and self._max_norm is None:
-            self._max_norm, args.max_grad_norm = (
-                args.max_grad_norm,
-                math.inf,
-            )  # the Trainer un-scales and tells the norm
+            self._max_norm = args.max_grad_norm
+            args.max_grad_norm = math.inf  # so that the Trainer un-scales gradients and tells their norm, no more
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -151,9 +149,9 @@ class TaskCallback(TrainerCallback):
         """
         if not self._added:
             raise NoTaskError(
-                "The sparsity term did not reach the loss: the Trainer does not train on the loss that the model returns "
-                "(compute_loss_func, label smoothing, or a compute_loss of its own). Add `callback.regularization()` to "
-                "the loss in a compute_loss_func."
+                "The sparsity term did not reach the loss: the Trainer does not train on the loss that the model "
+                "returns (compute_loss_func, label smoothing, or a compute_loss of its own). Add "
+                "`callback.regularization()` to the loss in a compute_loss_func."
             )
         self._added = False
         if self._optimizer is not None and self._max_norm is not None:
@@ -168,7 +166,7 @@ class TaskCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the session's state, and the model's, into the Trainer's checkpoint for `load_checkpoint`."""
         if args.should_save:
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             model, session = self._session.model.state_dict(), self._session.state_dict()
             torch.save({"model": model, "session": session}, folder / SESSION_FILE)
 
@@ -191,7 +189,7 @@ class TaskCallback(TrainerCallback):
 
     def _noted(self, term: Tensor) -> Tensor:
         """Return a term that tells when the backward pass has come to it."""
-        noted: Tensor = _Noted.apply(term, self)  # type: ignore[no-untyped-call]
+        noted: Tensor = _Noted.apply(term, self)
         return noted
 
     def _before_forward(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -217,7 +215,7 @@ class TaskCallback(TrainerCallback):
     # ---------------------------------------------------------------- optimizer and scheduler
     def _give_own_group(self, optimizer: Optimizer, scheduler: Any, args: TrainingArguments) -> None:
         """Move the task embeddings out of the Trainer's groups, which decay them."""
-        embeddings = self._session.parameter_groups(lr=1.0)[1]["params"]
+        embeddings = list(self._session.embeddings.values())
         ids = {id(e) for e in embeddings}
         mixed = [g for g in optimizer.param_groups if 0 < sum(id(p) in ids for p in g["params"]) < len(g["params"])]
         if not mixed:

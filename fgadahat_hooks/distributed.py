@@ -87,7 +87,7 @@ def check_equal(values: Mapping[str, Tensor | None], what: str, remedy: str) -> 
     differ = (torch.stack(gathered) != gathered[0]).any(0).tolist()
     names = [name for name, other in zip(values, differ, strict=True) if other]
     if names:
-        shown = ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        shown = ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (" and others" if len(names) > _SHOWN else "")
         raise RanksDifferError(
             f"Expected the same {what} on all {len(gathered)} ranks, but {len(names)} of {len(values)} differ: "
             f"{shown}. {remedy}"

@@ -33,7 +33,7 @@ def measure(
     context = runtime.context(None)
     with runtime.gate_context.fixed():
         seen = example_call(runtime.model, inputs)
-        batch = Batch(seen.args, seen.kwargs, _scores(target))
+        batch = Batch(seen.args, seen.kwargs, _scores(chosen, target))
         if not batch.size:
             raise BadCallError("Expected a batch of at least one sample, but got none.")
         if isinstance(chosen, AttributionMeasure):
@@ -53,9 +53,10 @@ def _make(name: str, params: dict[str, Any]) -> Any:
         raise BadCallError(f"Measure '{name}' does not take these parameters: {error}.") from None
 
 
-def _scores(target: Target) -> Callable[[Any], Tensor]:
+def _scores(chosen: Any, target: Target) -> Callable[[Any], Tensor]:
     if isinstance(target, Tensor):
-        return lambda output: label_scores(output, target)
+        score = chosen.score if isinstance(chosen, AttributionMeasure) else label_scores
+        return lambda output: score(output, target)
     if callable(target):
         return target
     return _no_target

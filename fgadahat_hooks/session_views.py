@@ -85,12 +85,11 @@ class SessionViews:
 
     def mean_rates(self) -> dict[str, float]:
         """Return the mean adjustment rate of each gated weight and bias, by parameter name; see `capacity`."""
-        known = {name: float(rate.double().mean()) for name, rate in self._rates().items()}
-        layers = self._runtime.layers().items()
-        names = [
-            f"{n}.{part}" for n, layer in layers for part in ("weight", "bias") if getattr(layer, part) is not None
-        ]
-        return {name: known.get(name, 1.0) for name in names}
+        rates = self._rates()
+        if not rates:
+            gated = [policy.name for policy in self._runtime.policies if policy.role == "gated"]
+            return dict.fromkeys(gated, 1.0)
+        return {name: float(rate.double().mean()) for name, rate in rates.items()}
 
     def _rates(self) -> dict[str, Tensor]:
         """Return the rate of every gated weight and bias, nothing where all of them are 1."""

@@ -16,6 +16,7 @@ from fgadahat_hooks.callbacks.base import TaskContext, optimizer_parameters
 from fgadahat_hooks.distributed import check_equal
 from fgadahat_hooks.errors import BadCallError, ForeignOptimizerError, NotAnnealedError, OptimizerError
 from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.single_closure import SingleClosure
 from fgadahat_hooks.wrappers import refuse_sharded
 
 _WRAP = (
@@ -46,8 +47,9 @@ class ProtectedSteps:
         self._versions: list[tuple[str, nn.Parameter, int]] = []
         self._saved: list[tuple[nn.Parameter, Tensor]] = []
         self._single: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._closure: _SingleClosure | None = None
+        self._closure: SingleClosure | None = None
         self._inside: Optimizer | None = None
+        self._idle = False
         self.annealed = False
         self._complete = False
         self.count = 0
@@ -111,6 +113,8 @@ class ProtectedSteps:
             )
         if optimizer is self._inside:
             return  # a closure that is called several times: these gradients are not the step's
+        if optimizer not in self._compared:
+            self._compare_ranks(optimizer)
         if _finite(optimizer):  # else a gradient scaler is going to skip the step; if none does, the step tells
             self._runtime.callbacks.call("on_gradients_ready", self._context(), optimizer)
             self._ready.add(optimizer)
@@ -121,8 +125,11 @@ class ProtectedSteps:
         single = closure is not None and optimizer in self._single
         self._closure, self._inside = None, None
         self._check(optimizer, closure is not None and not single)
+        self._idle = _overflown(optimizer)
+        if self._idle:
+            return None
         if single:
-            self._closure = _SingleClosure(closure, partial(self._begin, optimizer, False))
+            self._closure = SingleClosure(optimizer, closure, partial(self._begin, optimizer, False))
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": self._closure}
             return (args[0], self._closure, *args[2:]), kwargs
@@ -142,9 +149,9 @@ class ProtectedSteps:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Step post-hook."""
-        if self._closure is not None:
-            self._closure.check_called(optimizer)
-        self._closure, self._inside = None, None
+        closure, self._closure, self._inside = self._closure, None, None
+        if self._idle or (closure is not None and not closure.made_a_step()):
+            return
         self._release_frozen(optimizer)
         self._runtime.callbacks.call("on_after_optimizer_step", self._context(), optimizer)
         held = optimizer_parameters(optimizer)
@@ -223,38 +230,17 @@ class ProtectedSteps:
             )
 
 
-class _SingleClosure:
-    """A closure that is called once in a step, and what is to be done when its gradients are there."""
-
-    def __init__(self, closure: Callable[[], Any], then: Callable[[], None]) -> None:
-        self._closure = closure
-        self._then = then
-        self._called = False
-
-    def __call__(self) -> Any:
-        if self._called:
-            raise OptimizerError(
-                "The optimizer called its closure a second time within one step. Protected with single_closure=True "
-                "it may do so once, before it moves a parameter. Protect it without, or use another optimizer."
-            )
-        result = self._closure()
-        self._called = True
-        self._then()
-        return result
-
-    def check_called(self, optimizer: Optimizer) -> None:
-        if not self._called:
-            raise OptimizerError(
-                f"{type(optimizer).__name__} stepped without calling the closure it was given, so the step was not "
-                "protected. Call backward() first and step() without a closure."
-            )
+def _overflown(optimizer: Optimizer) -> bool:
+    """Return whether a fused optimizer is going to leave this step out: the gradient scaler lets it decide itself."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def _finite(optimizer: Optimizer) -> bool:
-    """Return whether all gradients are finite; a sum is not finite if a term is not."""
+    """Return whether there are gradients and all of them are finite; a sum is not finite if a term is not."""
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     sums = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)).to(grads[0].device, torch.float64) for g in grads]
-    return not sums or bool(torch.isfinite(torch.stack(sums)).all())
+    return bool(sums) and bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _start_anew(optimizer: Optimizer, parameter: Tensor) -> None:

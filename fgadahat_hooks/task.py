@@ -89,9 +89,7 @@ class Task:
         For trainers that wrap the model, or build the optimizer, before the block can be entered. `drop` takes it back.
 
         Raises:
-            TaskRunningError: Another task is running.
-            DuplicateTaskError: A task of this id is finished.
-            BadCallError: The id or the number of classes cannot be used.
+            FgadahatError: What the block itself would raise.
         """
         check_can_begin(self._runtime, self.id, self._num_classes, self._resume)
         self._swap.resize_heads()
@@ -152,11 +150,9 @@ class Task:
         Raises:
             NoTaskError: The task has ended.
         """
-        steps = self._running()
-        tensors, embeddings = self._swap.before()
-        callbacks = self._runtime.callbacks.state_dict()
-        gathered = (steps.annealed, steps.count, tensors, embeddings, callbacks)
-        return RunningTask(self.id, self._num_classes, self.scale, *gathered)
+        steps, callbacks = self._running(), self._runtime.callbacks.state_dict()
+        done = (self.scale, steps.annealed, steps.count)
+        return RunningTask(self.id, self._num_classes, *done, *self._swap.before(), callbacks)
 
     @property
     def steps(self) -> int:
@@ -194,8 +190,8 @@ class Task:
 
         Args:
             optimizer: The optimizer.
-            single_closure: Say that `optimizer.step(closure)` calls the closure exactly once and before it moves
-                anything, as all of torch's optimizers do but LBFGS: then gradients are looked at after that call.
+            single_closure: `optimizer.step(closure)` calls the closure exactly once, before it moves anything, as all of
+                torch's optimizers do but LBFGS: gradients are looked at after that call.
 
         Raises:
             NoTaskError: The task has ended.

@@ -29,7 +29,7 @@ ONLY_IN = {
     "pytorch_lightning": r"$^",
     "torchmetrics": r"fgadahat_hooks/metrics(\.py|/.*)",
     "torchvision": r"$^",
-    "transformers": r"$^",
+    "transformers": r"fgadahat_hooks/adapters/transformers\.py",
     "yaml": r"fgadahat_hooks/spec_io\.py",
 }
 

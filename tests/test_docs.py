@@ -14,7 +14,7 @@ from tests.tree import ROOT
 
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
 FENCE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LEFT_OUT = re.compile(r"<!-- not run: (\S.*?) -->\s*\Z", re.DOTALL)
+LEFT_OUT = re.compile(r"<!-- not run: (\S(?:(?!-->).)*?) -->\s*\Z", re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
 
 # Warnings of the imports themselves are not the page's.

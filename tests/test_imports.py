@@ -43,5 +43,6 @@ def test_an_adapter_loads_only_its_own_framework(name: str) -> None:
     pytest.importorskip(name) if name in HEAVY else None
     trainers = {"accelerate", "lightning", "pytorch_lightning"}
     # Lightning's own package brings its twin, and either framework may look at what else is installed.
-    own = {"lightning", "pytorch_lightning", "accelerate"} if name == "lightning" else {name}
+    brings = {"lightning": {"pytorch_lightning", "accelerate"}, "transformers": {"accelerate"}}
+    own = {name} | brings.get(name, set())
     assert loaded_by(f"import fgadahat_hooks.adapters.{name}") & trainers <= own

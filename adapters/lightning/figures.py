@@ -37,8 +37,8 @@ def look(session: fh.Session, task: Task) -> dict[str, float]:
 
     Returns:
         `hat/scale`: gate scale `s`. `hat/mask_use`: share of units that the hard mask has on. `hat/regularization`: the
-        sparsity term as it is added to the loss. `hat/capacity`: mean adjustment rate over all gated weights and biases,
-        and `hat/rate/<weight>` that of each gated weight.
+        sparsity term as it is added to the loss. `hat/capacity`: mean adjustment rate over all gated weights and
+        biases, and `hat/rate/<weight>` that of each gated weight.
     """
     with torch.no_grad():
         on = torch.cat([embedding > 0 for embedding in session.embeddings.values()])

@@ -1,9 +1,9 @@
 """Task embeddings in parameter groups of their own, and schedulers that know nothing of it.
 
-A LightningModule says `AdamW(self.parameters(), lr=...)` and builds schedulers on that optimizer, so embeddings are in the
-group of the weights. They want no weight decay and a larger learning rate. Their new group follows the one they came
-from: before each step it takes that group's options, with the learning rate times a constant. The schedulers see only
-the groups they were built for, so that whatever they keep for each group stays true.
+A LightningModule says `AdamW(self.parameters(), lr=...)` and builds schedulers on that optimizer, so embeddings are in
+the group of the weights. They want no weight decay and a larger learning rate. Their new group follows the one they
+came from: before each step it takes that group's options, with the learning rate times a constant. The schedulers see
+only the groups they were built for, so that whatever they keep for each group stays true.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 import fgadahat_hooks as fh
 
@@ -30,15 +30,15 @@ class GateGroups:
         Args:
             optimizer: The optimizer.
             session: Says which parameters are embeddings.
-            gate_lr: Learning rate of the embeddings at the initial learning rate of their old group; ten times that when
-                left out. A group of embeddings alone is left as it is.
+            gate_lr: Learning rate of the embeddings at the initial learning rate of their old group; ten times that
+                when left out. A group of embeddings alone is left as it is.
         """
         self._optimizer = optimizer
         self._count = len(optimizer.param_groups)
         self._followers: list[_Follower] = []
         self._schedulers: list[Any] = []
         embeddings = {id(e) for e in session.embeddings.values()}
-        for leader in range(self._count):
+        for leader in range(0 if isinstance(optimizer, LBFGS) else self._count):  # it takes no more than one group
             self._split(leader, embeddings, gate_lr)
         self._handle = optimizer.register_step_pre_hook(self._follow) if self._followers else None
 
@@ -117,7 +117,7 @@ class _BuiltFor:
     def param_groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups[: self._count]
 
-    @property
+    @property  # type: ignore[misc]  # `isinstance` and names say what the optimizer is
     def __class__(self) -> type:
         return type(self._optimizer)
 

@@ -23,19 +23,20 @@ from fgadahat_hooks.errors import BadCallError
 class TaskCallback(Callback):
     """Learns one task in a fit, keeps the session in the checkpoint, and evaluates as finished tasks.
 
-    The task begins with the fit, before the sanity check, and ends when training has ended: by `max_epochs`, `max_steps`,
-    `max_time` or early stopping. An exception, Ctrl-C or SIGTERM rolls it back, and so does `fast_dev_run`; a checkpoint
-    goes on with it. `validate`, `test` and `predict` run as a finished task.
+    The task begins with the fit, before the sanity check, and ends when training has ended: by `max_epochs`,
+    `max_steps`, `max_time` or early stopping. An exception, Ctrl-C or SIGTERM rolls it back, and so does
+    `fast_dev_run`; a checkpoint goes on with it. `validate`, `test` and `predict` run as a finished task.
 
     Args:
         session: The session; attached to the LightningModule or to a part of it.
         task: Id of the new task, and of the one to evaluate by default. None if the Trainer only evaluates.
         num_classes: Number of outputs of the task's head; as at attach when left out.
         eval_tasks: The task of each dataloader in `validate`, `test` and `predict`, and in validation during the fit.
-        gate_lr: Learning rate of the task embeddings where configure_optimizers has them in one group with weights: what
-            it is at that group's initial learning rate, schedulers change both alike. Ten times the group's when left out.
-        num_batches: Number of batches over which the gates are annealed, over and over; those of an epoch when left out.
-            Needed if the train dataloader has no length.
+        gate_lr: Learning rate of the task embeddings where configure_optimizers has them in one group with weights:
+            what it is at that group's initial learning rate; schedulers change both alike. Ten times the group's when
+            left out.
+        num_batches: Number of batches over which the gates are annealed, over and over; those of an epoch when left
+            out. Needed if the train dataloader has no length.
         log: Log figures of the task to the Trainer's loggers, every `log_every_n_steps`.
 
     Raises:
@@ -206,7 +207,7 @@ class TaskCallback(Callback):
 
     # ---------------------------------------------------------------- evaluation
     def _start(self, loaders: Sequence[int | float]) -> None:
-        self._evaluation.start(len(loaders), None if self._running is None else self._running.id)
+        self._evaluation.start(len(loaders), None if self._running is None else self.task)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up the task of each dataloader."""

@@ -11,6 +11,7 @@ from fgadahat_hooks.callbacks.base import GatedLayer, TaskContext
 from fgadahat_hooks.callbacks.gauge import Gauge, refuse
 from fgadahat_hooks.graph import Consumer, UnitGraph
 from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
+from fgadahat_hooks.importance.attribution.shapes import along
 from fgadahat_hooks.trace import ExampleInputs
 
 
@@ -33,6 +34,7 @@ class LayerGauge(Gauge):
         self.gradients: dict[int, Tensor] | None = None
         self._always = always
         self._activations: dict[str, tuple[Tensor, float]] = {}
+        self._signed: dict[str, Tensor] = {}
         self._consumers: dict[str, list[Consumer]] = {}
 
     def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs | None = None) -> None:
@@ -59,6 +61,7 @@ class LayerGauge(Gauge):
     def forget(self) -> None:
         """Forget the activations."""
         self._activations.clear()
+        self._signed.clear()
 
     @property
     def samples(self) -> float:  # type: ignore[override]
@@ -75,9 +78,10 @@ class LayerGauge(Gauge):
             consumers.append(ConsumerView(c.layer, module, kind, weight, self._gradient(weight), c.unit, c.feature))
         total, count = self._activations.get(name, (None, 0.0))
         activation = None if total is None else total / count
+        signed = self._signed[name] / count if name in self._signed else None
         weight, units = layer.weight, layer.info.units
         gradient = self._gradient(weight)
-        return LayerView(name, layer.module, layer.kind, units, weight, gradient, activation, tuple(consumers))
+        return LayerView(name, layer.module, layer.kind, units, weight, gradient, activation, tuple(consumers), signed)
 
     def _gradient(self, weight: Tensor) -> Tensor | None:
         return weight.grad if self.gradients is None else self.gradients.get(id(weight))
@@ -94,8 +98,9 @@ class LayerGauge(Gauge):
 
     # ---------------------------------------------------------------- activations
     def _watch(self, context: TaskContext, layer: GatedLayer) -> None:
-        """Keep the mean of `|h|` of each forward that will be trained on."""
+        """Keep the mean of `|h|`, or of `|h - c|`, of each forward that will be trained on."""
         name, axis, activation = layer.info.name, layer.info.read_axis, layer.info.activation
+        signed = "signed_activation" in self.measure.needs
 
         def see(_: nn.Module, __: Any, output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
@@ -105,9 +110,12 @@ class LayerGauge(Gauge):
             self.refresh()
             with torch.no_grad():
                 h = output.detach() if activation is None else activation(output.detach())
-                mean = h.abs().mean(
-                    [d for d in range(h.dim()) if d != axis % h.dim()], dtype=layer.gate.embedding.dtype
-                )
+                over, dtype = [d for d in range(h.dim()) if d != axis % h.dim()], layer.gate.embedding.dtype
+                if signed:
+                    self._signed[name] = self._signed.get(name, 0.0) + h.mean(over, dtype=dtype) * h.shape[0]
+                centre = self.measure.centre(name)
+                h = h if centre is None else h - along(centre.to(h), h, axis)
+                mean = h.abs().mean(over, dtype=dtype)
                 before, count = self._activations.get(name, (0.0, 0.0))
                 self._activations[name] = (before + mean * h.shape[0], count + h.shape[0])
 

@@ -6,7 +6,7 @@ raw importance `(units,)` >= 0; scaling, masking and summing happen elsewhere.
 
 from __future__ import annotations
 
-from fgadahat_hooks.importance import activation, attribution, combined, gradient, weight
+from fgadahat_hooks.importance import activation, attribution, cbp, combined, gradient, weight
 from fgadahat_hooks.importance.attribution import AttributionMeasure
 from fgadahat_hooks.importance.base import BaseMeasure, ConsumerView, LayerView, Measure, register_measure
 
@@ -18,6 +18,7 @@ __all__ = [
     "Measure",
     "activation",
     "attribution",
+    "cbp",
     "combined",
     "gradient",
     "register_measure",

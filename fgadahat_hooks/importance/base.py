@@ -48,7 +48,9 @@ class LayerView:
         units: Number of its units.
         weight: Its weight before the optimizer's step.
         weight_grad: Gradient of that weight, if there is one.
-        activation: Mean over batch and positions of `|h|`, `(units,)`, `h` after norm, gate and activation function.
+        activation: Mean over batch and positions of `|h|`, `(units,)`, `h` after norm, gate and activation function;
+            of `|h - c|` for a measure with a `centre`.
+        signed_activation: Mean of `h` itself, for a measure that needs it.
         consumers: All layers that read its units, the current head included.
     """
 
@@ -60,6 +62,7 @@ class LayerView:
     weight_grad: Tensor | None = None
     activation: Tensor | None = None
     consumers: tuple[ConsumerView, ...] = ()
+    signed_activation: Tensor | None = None
 
 
 class BaseMeasure:
@@ -67,7 +70,8 @@ class BaseMeasure:
 
     Attributes:
         name: Name in the registry, set by `register_measure`.
-        needs: What must be at hand: any of `weight`, `gradient`, `activation`, `consumers`, `model`.
+        needs: What must be at hand: any of `weight`, `gradient`, `activation`, `signed_activation`, `consumers`,
+            `model`.
         cost: Passes through the model for all layers, for the documentation.
     """
 
@@ -95,6 +99,10 @@ class BaseMeasure:
 
 class Measure(BaseMeasure, ABC):
     """A measure that looks at one layer of one step; `AttributionMeasure` is the kind that runs the model again."""
+
+    def centre(self, layer: str) -> Tensor | None:
+        """Return the `c` from which a layer's activations are measured, `(units,)`; 0 if None."""
+        return None
 
     @abstractmethod
     def compute(self, view: LayerView) -> Tensor:

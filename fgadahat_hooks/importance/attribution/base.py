@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
@@ -22,11 +21,9 @@ class AttributionMeasure(BaseMeasure, ABC):
     Attributes:
         attribute_to: `gate`: the units after norm and gate, where an inactive unit counts 0. `layer`: the layer's own
             output `z`, as captum and the reference implementation have it.
-        score: What is attributed when the user gives no target, of the model's output and the labels.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
-    score: ClassVar[Callable[[Any, Tensor], Tensor]] = staticmethod(label_scores)
 
     def __init__(self, *, attribute_to: AttributeTo = "gate") -> None:
         """Choose what is attributed to.
@@ -36,6 +33,11 @@ class AttributionMeasure(BaseMeasure, ABC):
         """
         with Params(self.name) as params:
             self.attribute_to = params.choice("attribute_to", attribute_to, get_args(AttributeTo))
+
+    @staticmethod
+    def score(output: Any, labels: Tensor) -> Tensor:
+        """Return what is attributed when the user gives no target, `(batch,)`: the logit of the true label."""
+        return label_scores(output, labels)
 
     @abstractmethod
     def compute(self, scene: Scene) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class DeepliftshapAbs(DeepliftAbs):
 
     def check(self, scene: Scene) -> None:
         """Refuse a model whose inputs form no path, or with a function that has no rule; draws nothing."""
-        DeepliftAbs(eps=self.eps, interactions=self.interactions, attribute_to=self.attribute_to).check(scene)
+        contributions(self, scene, scene.inputs(0.0))
 
     def _count(self, scene: Scene) -> int:
         """Return the number of baselines."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -38,13 +37,17 @@ class InputWeightFisherSum(AttributionMeasure):
     """
 
     cost: ClassVar[str] = "1 forward, 2 backwards, and the gradient of each layer's weight sample by sample"
-    score: ClassVar[Callable[[Any, Tensor], Tensor]] = staticmethod(label_log_likelihoods)
 
-    def __init__(self, *, memory_mb: float = 64.0) -> None:
+    def __init__(self, *, memory_mb: float = 16.0) -> None:
         """Check the parameters."""
         super().__init__()
         with Params(self.name) as check:
             self.memory = check.number("memory_mb", memory_mb, 0.0) * 2**20
+
+    @staticmethod
+    def score(output: Any, labels: Tensor) -> Tensor:
+        """Return the log-probability of the true label, `(batch,)`."""
+        return label_log_likelihoods(output, labels)
 
     def compute(self, scene: Scene) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""

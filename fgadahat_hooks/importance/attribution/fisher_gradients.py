@@ -93,8 +93,8 @@ def squares_of_calls(layer: Calls, memory: float) -> Tensor | None:
     total = torch.zeros_like(square)
     for parts in zip(*(t.split(count) for t in (*layer.inputs, *layer.slopes)), strict=True):
         found = precise(_by_sample(layer.module, weight, parts))
-        square += found.square().sum(0)
         total += found.sum(0)
+        square += found.square_().sum(0)
     if layer.total is None:
         return square
     allowed = torch.finfo(weight.dtype).eps ** 0.5 * (len(layer.slopes[0]) * square.sum()).sqrt()
@@ -145,7 +145,7 @@ def _by_sample(module: nn.Module, weight: Tensor, parts: Sequence[Tensor]) -> Te
 
     def one(*sample: Tensor) -> Tensor:
         forward = lambda w: torch.func.functional_call(bare, {"layer.weight": w}, sample[:calls])  # noqa: E731
-        _, pull = torch.func.vjp(forward, weight)
+        pull = torch.func.vjp(forward, weight)[1]
         gradient: Tensor = pull(tuple(slope[None] for slope in sample[calls:]))[0]
         return gradient
 

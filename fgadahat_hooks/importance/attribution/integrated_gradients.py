@@ -111,6 +111,6 @@ def _slopes(rerun: Rerun, moves: list[tuple[Tensor, Tensor]], points: Tensor) ->
 def _check_calls(layer: str, start: list[Tensor], end: list[Tensor]) -> None:
     if [value.shape for value in start] != [value.shape for value in end]:
         raise CapabilityError(
-            f"Integrated gradients need layer '{layer}' to put out the same shapes on the baseline as on the inputs, but "
-            "its calls depend on the numbers that the model is given. Choose another measure or other `baselines`."
+            f"Integrated gradients need layer '{layer}' to put out the same shapes on the baseline as on the inputs, "
+            "but its calls depend on the numbers that the model is given. Choose another measure or other `baselines`."
         )

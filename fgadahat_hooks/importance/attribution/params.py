@@ -57,6 +57,12 @@ class Params:
         self._expect(fine and value > above, name, f"a finite number{bound}", value)
         return value
 
+    def share(self, name: str, value: float) -> float:
+        """Return a number that must lie between 0 and 1, both left out."""
+        fine = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+        self._expect(fine, name, "a number between 0 and 1", value)
+        return value
+
     def baseline(self, name: str, value: Any) -> float | Tensor:
         """Return a finite number or a tensor of finite numbers."""
         if isinstance(value, Tensor):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.importance.attribution.replay_norm import EVAL_NORMS
+from fgadahat_hooks.importance.attribution.replay_forms import FORMS
 from fgadahat_hooks.importance.attribution.replay_slice import NotReplayable, Slice
 from fgadahat_hooks.importance.attribution.replay_tape import Node, Ref, Tape, record
 from fgadahat_hooks.importance.attribution.scene import Scene
@@ -89,11 +89,11 @@ class Replay(Rerun):
             args, kwargs = self._filled(node, made)
             if number in self._part.sites:
                 result = alter(self._part.sites[number], args[0], row)
-            elif node.func in EVAL_NORMS:
-                result = EVAL_NORMS[node.func](node.func, *args, **kwargs)
+            elif node.func in FORMS:
+                result = FORMS[node.func](node.func, *args, **kwargs)
             else:
                 result = node.func(*args, **kwargs)
-            made.update((o, v) for o, v in zip(node.outputs, pytree.tree_leaves(result), strict=True) if o is not None)
+            made.update((o, v) for o, v in zip(node.outputs, pytree.tree_leaves(result), strict=False) if o is not None)
             del args, kwargs, result
             for value in self._part.gone.get(number, ()):
                 made.pop(value, None)
@@ -150,7 +150,7 @@ class Reruns:
         tape.values = {number: value for number, value in tape.values.items() if number in needed}
 
     def on(self, layer: str, work: Callable[[Rerun], T]) -> T:
-        """Return what `work` makes of a layer's rerun; it is called again with whole forwards if the short way fails."""
+        """Return what `work` makes of a layer's rerun; if the short way fails, it starts anew with whole ones."""
         if layer in self._replays:
             try:
                 return work(self._replays[layer])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.replay import Rerun, Reruns, Whole
 from fgadahat_hooks.importance.attribution.scene import Scene
 
+_log = logging.getLogger(__name__)
 _SHARE, _FLOOR = 1e-2, 1e-3
 """How far the two may differ: as a share of the change, and of the scores."""
 
@@ -35,7 +38,10 @@ def layers_to_run_whole(scene: Scene) -> frozenset[str]:
     with torch.no_grad():
         reruns = Reruns(scene, grad=False)
         plain = scene.run(grad=False).scores
-        return frozenset(name for name in scene.sites if _differs(scene, reruns, name, plain))
+        found = frozenset(name for name in scene.sites if _differs(scene, reruns, name, plain))
+    for name in found:
+        _log.info("Whole forwards are run for layer '%s': parts of them, run again, give something else.", name)
+    return found
 
 
 def _differs(scene: Scene, reruns: Reruns, layer: str, plain: Tensor) -> bool:

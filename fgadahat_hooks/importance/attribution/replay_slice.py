@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from fgadahat_hooks.importance.attribution.replay_tape import Node, Tape
+from fgadahat_hooks.importance.attribution.replay_tape import Node, Size, Tape
 
 
 class NotReplayable(Exception):  # noqa: N818 - says what a forward is, and never reaches a user
@@ -48,7 +48,8 @@ class Slice:
     # ---------------------------------------------------------------- finding
     def _find(self, grad: bool) -> list[int]:
         """Return what depends on the layer and leads to the scores."""
-        after, altered = [], set()
+        after: list[int] = []
+        altered: set[int | None] = set()
         for number, node in enumerate(self._tape.nodes):
             dependent = not altered.isdisjoint(node.inputs)
             if dependent:
@@ -86,7 +87,9 @@ class Slice:
     @cached_property
     def bytes_at_once(self) -> int:
         """Bytes of all made values that are alive at the same time, at most."""
-        sizes, born, last = self._tape.sizes, {}, {}
+        sizes = self._tape.sizes
+        born: dict[Size, int] = {}
+        last: dict[Size, int] = {}
         for number in self.nodes:
             for value in self._tape.nodes[number].outputs:
                 if value is not None:

@@ -99,7 +99,7 @@ class _Recorder(TorchDispatchMode):
     """Sees every operation below gradients and below functionalization."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tape = Tape()
         self._numbers: dict[int, int] = {}
         self._storages: dict[int, int] = {}
@@ -122,12 +122,12 @@ class _Recorder(TorchDispatchMode):
         tape, number = self._tape, len(self._tape.nodes)
         if func._schema.is_mutable:
             self._note_written(func, args, kwargs, number)
-        stored = pytree.tree_map_only(Tensor, self._ref, (args, kwargs))
+        stored_args, stored_kwargs = stored = pytree.tree_map_only(Tensor, self._ref, (args, kwargs))
         inputs = tuple(leaf.index for leaf in pytree.tree_leaves(stored) if isinstance(leaf, Ref))
         result = func(*args, **kwargs)
         flat = pytree.tree_leaves(result)
         outputs = tuple(self._ref(leaf).index if isinstance(leaf, Tensor) else None for leaf in flat)
-        tape.nodes.append(Node(func, *stored, inputs, outputs, torch.is_grad_enabled()))
+        tape.nodes.append(Node(func, stored_args, stored_kwargs, inputs, outputs, torch.is_grad_enabled()))
         if self._site is not None and func is torch.ops.aten.clone.default:
             tape.sites.setdefault(self._site, []).append(number)
             self._site = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cached_property
@@ -55,9 +54,9 @@ _NAMES: dict[Kind, str] = {
     Kind.FIXED_NORM: "batch_norm",
     Kind.CURVE: """
         relu relu6 leaky_relu rrelu prelu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh hardshrink
-        softshrink tanhshrink softsign softplus sigmoid expit tanh logsigmoid threshold clamp clamp_min clamp_max clip
-        abs absolute square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p erf erfc sin cos tan asin acos
-        atan arcsin arccos arctan sinh cosh asinh acosh atanh logit pow float_power rpow rdiv
+        softshrink tanhshrink softsign softplus sigmoid expit tanh logsigmoid log_sigmoid threshold clamp clamp_min
+        clamp_max clip abs absolute square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p erf erfc sin cos
+        tan asin acos atan arcsin arccos arctan sinh cosh asinh acosh atanh logit pow float_power rpow rdiv
     """,
     Kind.MAX_POOL: "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
     Kind.JOINT: """
@@ -115,9 +114,8 @@ class Call:
         raw = getattr(self.func, "__name__", "")
         if raw.strip("_") in _IN_PLACE or (raw.endswith("_") and not raw.endswith("__")):
             return True
-        if not inspect.isfunction(self.func):
-            return False
-        names = list(inspect.signature(self.func).parameters)
+        code = getattr(self.func, "__code__", None)
+        names = () if code is None else code.co_varnames[: code.co_argcount]
         if "inplace" not in names:
             return False
         place = names.index("inplace")

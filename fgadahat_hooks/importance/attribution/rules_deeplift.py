@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fgadahat_hooks.errors import CapabilityError
 from fgadahat_hooks.importance.attribution.rules import Call, Kind
 from fgadahat_hooks.importance.attribution.rules_joint import JointRules
-from fgadahat_hooks.importance.attribution.rules_pair import Pair, instead, max_pool, product, rescale
+from fgadahat_hooks.importance.attribution.rules_pair import Pair, instead, max_pool, product, rescale, scaled
 from fgadahat_hooks.importance.attribution.rules_watch import Watch
 
 Interactions = Literal["exact", "gradient"]
@@ -37,7 +37,7 @@ class DeepLiftRules:
         """Begin with nothing noted."""
         self._eps = eps
         self._exact = interactions == "exact"
-        self._joint = JointRules(eps)
+        self._joint = JointRules()
         self._noted: deque[tuple[str, list[Tensor]]] = deque()
         self._noting = False
 
@@ -88,7 +88,7 @@ class DeepLiftRules:
         if call.kind is Kind.MAX_POOL:
             return self._pooled(call, pairs[0])
         if call.is_quotient:
-            return product(torch.mul, pairs[0], rescale(torch.reciprocal, pairs[1], self._eps)).now
+            return scaled(pairs[0], rescale(torch.reciprocal, pairs[1], 0.0)).now
         if call.kind is Kind.PRODUCT:
             return product(lambda *xs: call.on(xs), *pairs).now
         args, kwargs = call.bind(pairs)

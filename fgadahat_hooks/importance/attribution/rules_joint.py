@@ -12,31 +12,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.importance.attribution.rules_pair import Pair, Term, now, product, rescale, then
+from fgadahat_hooks.importance.attribution.rules_pair import Pair, Term, now, product, rescale, scaled, then
 
 
 class JointRules:
-    """The rules, with the least difference `eps` that counts as one."""
+    """The rules. Within them a difference counts as one when it is more than rounding, however small it is."""
 
-    def __init__(self, eps: float) -> None:
-        """Keep `eps`."""
-        self.eps = eps
+    eps = 0.0
+
+    def __init__(self) -> None:
+        """List the rules."""
         self.of: dict[str, Callable[..., Pair]] = {
             "softmax": self.softmax,
             "log_softmax": self.log_softmax,
             "layer_norm": self.layer_norm,
             "rms_norm": self.rms_norm,
             "group_norm": self.group_norm,
+            "normalize": self.normalize,
             "glu": self.glu,
             "scaled_dot_product_attention": self.attention,
         }
 
     # ---------------------------------------------------------------- softmax
-    def softmax(self, input: Pair, dim: int, *rest: Any, dtype: torch.dtype | None = None) -> Pair:  # noqa: A002  # torch's name
+    def softmax(self, *args: Any, **kwargs: Any) -> Pair:
         """Return `exp(log_softmax(x))`."""
-        return rescale(torch.exp, self.log_softmax(input, dim, *rest, dtype=dtype), self.eps)
+        return rescale(torch.exp, self.log_softmax(*args, **kwargs), self.eps)
 
-    def log_softmax(self, input: Pair, dim: int, *rest: Any, dtype: torch.dtype | None = None) -> Pair:  # noqa: A002
+    def log_softmax(self, input: Pair, dim: int, *rest: Any, dtype: torch.dtype | None = None, **_: Any) -> Pair:  # noqa: A002  # as torch has it
         """Return `x - log sum exp x`; a common shift keeps the exponentials finite."""
         dtype = next((r for r in rest if isinstance(r, torch.dtype)), dtype)
         x = input if dtype is None else input.map(lambda t: t.to(dtype))
@@ -90,9 +92,21 @@ class JointRules:
         weight, bias = (None if p is None else p.view(-1, *[1] * (len(shape) - 2)) for p in (weight, bias))
         return _affine(done, weight, bias)
 
+    def normalize(
+        self,
+        input: Pair,  # noqa: A002
+        p: float = 2.0,
+        dim: int = 1,
+        eps: float = 1e-12,
+        **_: Any,
+    ) -> Pair:
+        """Return the values, times the reciprocal of their `p`-norm."""
+        powers = rescale(lambda t: t.abs().pow(p), input, self.eps).map(lambda t: t.sum(dim, keepdim=True))
+        return scaled(input, rescale(lambda t: t.pow(1 / p).clamp(min=eps).reciprocal(), powers, self.eps))
+
     def _by_size(self, x: Pair, axes: list[int], eps: float) -> Pair:
         squares = product(torch.mul, x, x).map(lambda t: t.mean(axes, keepdim=True))
-        return product(torch.mul, x, rescale(lambda t: (t + eps).rsqrt(), squares, self.eps))
+        return scaled(x, rescale(lambda t: (t + eps).rsqrt(), squares, self.eps))
 
     # ---------------------------------------------------------------- gates and attention
     def glu(self, input: Pair, dim: int = -1) -> Pair:  # noqa: A002

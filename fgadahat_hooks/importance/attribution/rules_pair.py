@@ -57,7 +57,7 @@ def far_apart(x: Pair, eps: float) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         change = x.now - x.then
         noise = 4 * torch.finfo(change.dtype).eps * torch.maximum(x.now.abs(), x.then.abs())
-        far = (change.abs() >= noise.clamp(min=eps)) & change.isfinite()
+        far = (change != 0) & (change.abs() >= noise.clamp(min=eps)) & change.isfinite()
         return far, change.where(far, torch.ones_like(change))
 
 
@@ -90,6 +90,21 @@ def product(f: Callable[..., Tensor], *terms: Term) -> Pair:
         value, start = f(*[now(t) for t in terms]), f(*[then(t) for t in terms])
     middle = [_midway(t) if isinstance(t, Pair) else t for t in terms]
     return Pair(instead(value, f(*middle)), start)
+
+
+def scaled(x: Pair, factor: Pair) -> Pair:
+    """Return the pair of `x r` where `r` is the reciprocal of a size, that of `x` as a rule.
+
+    `xr - x'r' = r_s (x - x') + x_o (r - r')`, with `s` the one of input and baseline where `r` is smaller and `o` the
+    other. The point midway would do as well on paper, but where the baseline is all but constant its `r` is huge, and
+    the two terms would be huge and cancel, more so with every norm on the way down.
+    """
+    with torch.no_grad():
+        smaller_now = factor.now.abs() <= factor.then.abs()
+        by = torch.where(smaller_now, factor.now, factor.then)
+        other = torch.where(smaller_now, x.then, x.now)
+        value = x.now * factor.now
+    return Pair(instead(value, x.now * by + other * factor.now), x.then * factor.then)
 
 
 def _midway(x: Pair) -> Tensor:

@@ -1,0 +1,61 @@
+"""A closure that an optimizer calls exactly once in a step, before it moves anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from fgadahat_hooks.errors import OptimizerError
+
+
+class SingleClosure:
+    """Stands in for the closure, and does what is to be done when its gradients are there."""
+
+    def __init__(self, optimizer: Optimizer, closure: Callable[[], Any], then: Callable[[], None]) -> None:
+        """Call nothing yet."""
+        self._optimizer = optimizer
+        self._closure = closure
+        self._then = then
+        self._called = False
+        self._still: list[tuple[Any, int]] = []
+
+    def __call__(self) -> Any:
+        """Call the closure.
+
+        Raises:
+            OptimizerError: It was called before in this step.
+        """
+        if self._called:
+            raise OptimizerError(
+                f"{type(self._optimizer).__name__} called its closure a second time within one step. Protected with "
+                "single_closure=True it may do so once, before it moves a parameter. Protect it without that."
+            )
+        result = self._closure()
+        self._called = True
+        held = [p for group in self._optimizer.param_groups for p in group["params"]]
+        if any(p.grad is not None for p in held):
+            self._then()
+        else:
+            self._still = [(p, p._version) for p in held]
+        return result
+
+    def made_a_step(self) -> bool:
+        """Return whether there were gradients, so that the optimizer made a real step.
+
+        Raises:
+            OptimizerError: The closure was never called, or parameters were changed although there was no gradient.
+        """
+        name = type(self._optimizer).__name__
+        if not self._called:
+            raise OptimizerError(
+                f"{name} stepped without calling the closure it was given, so the step was not protected. Call "
+                "backward() first and step() without a closure."
+            )
+        if any(p._version != version for p, version in self._still):
+            raise OptimizerError(
+                f"{name} changed parameters although none of them had a gradient. Finished tasks may be changed. Call "
+                "step() only after backward()."
+            )
+        return not self._still

@@ -1,0 +1,300 @@
+"""DeepLIFT, DeepLIFT SHAP and LRP against the record, a slow second implementation and captum, in double precision."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import captum.attr as captum
+import pytest
+import torch
+from captum.attr._core import deep_lift
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+import tests.attribution as worlds
+from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
+from fgadahat_hooks.importance.attribution.lrp import LrpAbs, relevances
+from tests.attribution import by_captum, gated, mean_abs
+from tests.captum_models import Cnn, for_captum, give_rules, inputs, shake_norms
+from tests.explained import measured, same, scene, site, weighted
+from tests.reference import deeplift as slow_deeplift
+from tests.reference import lrp as slow_lrp
+from tests.reference.masked_mlp import recorded_mlp
+from tests.reference.recorded import LAYERS, SETS, recorded
+from tests.reference.recorded_network import RecordedNetwork
+
+FC = [f"fc{i}" for i in LAYERS]
+
+
+# ------------------------------------------------------------------ the record and the second implementation
+def mean_over_samples(per_sample: Sequence[list[Tensor]]) -> dict[str, Tensor]:
+    return {f"fc{i}": torch.stack([found[i].abs() for found in per_sample]).mean(0) for i in LAYERS}
+
+
+@pytest.mark.parametrize("set_name", SETS)
+@pytest.mark.parametrize("name", ["deeplift_abs", "deepliftshap_abs"])
+def test_record_of_deeplift(set_name: str, name: str) -> None:
+    data = recorded(set_name)
+    x, y = data.tensor("t2_x"), data.tensor("t2_y")
+    params = {"baselines": torch.zeros(2, x.shape[1])} if name == "deepliftshap_abs" else {}
+    found = measured(name, RecordedNetwork(data), FC, x, y, **params)
+    for i in LAYERS:
+        torch.testing.assert_close(found[f"fc{i}"], data.tensor(f"raw/{name}/{i}"), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("set_name", SETS)
+def test_record_of_lrp(set_name: str) -> None:
+    """The recorded relevance is multiplied by the mask on its way down, ours is not: one switch apart."""
+    data = recorded(set_name)
+    net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
+    both = zip(x, y.tolist(), strict=True)
+    theirs, ours = zip(
+        *((slow_lrp.mlp(net, *s, mask_multiplies_relevance=True), slow_lrp.mlp(net, *s)) for s in both), strict=True
+    )
+    for name, value in mean_over_samples(theirs).items():
+        torch.testing.assert_close(value, data.tensor(f"raw/lrp_abs/{name[-1]}"), rtol=1e-9, atol=0)
+    same(measured("lrp_abs", RecordedNetwork(data), FC, x, y), mean_over_samples(ours), 1e-9)
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 0.1])
+def test_second_implementation_of_lrp(epsilon: float) -> None:
+    data = recorded("mlp_small")
+    net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
+    slow = [slow_lrp.mlp(net, *s, epsilon) for s in zip(x, y.tolist(), strict=True)]
+    same(measured("lrp_abs", RecordedNetwork(data), FC, x, y, epsilon=epsilon), mean_over_samples(slow), 1e-9)
+
+
+def test_second_implementation_of_deeplift() -> None:
+    data = recorded("mlp_small")
+    net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
+    starts = torch.randn(3, x.shape[1], dtype=x.dtype)
+    slow = [
+        [slow_deeplift.mlp(net, a, start, label) for a, label in zip(x, y.tolist(), strict=True)] for start in starts
+    ]
+    one = measured("deeplift_abs", RecordedNetwork(data), FC, x, y, baselines=starts[0])
+    same(one, mean_over_samples(slow[0]), 1e-9)
+    mean = [[sum(layers) / 3 for layers in zip(*same_sample, strict=True)] for same_sample in zip(*slow, strict=True)]
+    several = measured("deepliftshap_abs", RecordedNetwork(data), FC, x, y, baselines=starts)
+    same(several, mean_over_samples(mean), 1e-9)
+
+
+# ------------------------------------------------------------------ captum, on plain models
+def by_layer(
+    method: type, model: nn.Module, layers: Sequence[str], x: Tensor, y: Tensor, **options: Any
+) -> dict[str, Tensor]:
+    found = {}
+    for name in layers:
+        give_rules(model)
+        value = method(model, model.get_submodule(name)).attribute(x.clone().requires_grad_(), target=y, **options)
+        found[name] = mean_abs(value, site(model, name).axis)
+    return found
+
+
+def cnn() -> tuple[nn.Module, nn.Module, int]:
+    model = shake_norms(Cnn())
+    return model, model, 8
+
+
+def residual() -> tuple[nn.Module, nn.Module, int]:
+    """Give torchvision's model as it is, whose ReLUs act in place and are used twice, and one that captum can do."""
+    model = resnet18(num_classes=4)
+    shake_norms(model)
+    return model, for_captum(model), 32
+
+
+def perceptron() -> tuple[nn.Module, nn.Module, int]:
+    class Mlp(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = nn.Sequential.forward(self, x.flatten(1))
+            return logits
+
+    model = Mlp(nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+    return model, model, 8
+
+
+PLAIN: dict[str, Callable[[], tuple[nn.Module, nn.Module, int]]] = {"mlp": perceptron, "cnn": cnn, "resnet18": residual}
+OVERLAPPED = {"resnet18": ["conv1"]}
+"""Layers below a pool whose windows overlap: see `test_captum_loses_what_overlapping_windows_share`."""
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+def test_captum_deeplift(kind: str) -> None:
+    model, theirs, size = PLAIN[kind]()
+    x, y = inputs(size=size)
+    layers = [name for name in weighted(model) if name not in OVERLAPPED.get(kind, [])]
+    start = torch.randn(x.shape, dtype=x.dtype)
+    ours = measured("deeplift_abs", model, layers, x, y, baselines=start)
+    same(ours, by_layer(captum.LayerDeepLift, theirs, layers, x, y, baselines=start), 1e-9)
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+def test_captum_deeplift_shap(kind: str) -> None:
+    model, theirs, size = PLAIN[kind]()
+    x, y = inputs(size=size)
+    layers = [name for name in weighted(model) if name not in OVERLAPPED.get(kind, [])]
+    layers = layers[:: max(1, len(layers) // 4)]
+    starts = torch.randn(2, *x.shape[1:], dtype=x.dtype)
+    ours = measured("deepliftshap_abs", model, layers, x, y, baselines=starts)
+    same(ours, by_layer(captum.LayerDeepLiftShap, theirs, layers, x, y, baselines=starts), 1e-9)
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+def test_captum_lrp(kind: str) -> None:
+    model, theirs, size = PLAIN[kind]()
+    x, y = inputs(size=size)
+    ours = measured("lrp_abs", model, weighted(model), x, y)
+    same(ours, by_layer(captum.LayerLRP, theirs, weighted(model), x, y), 1e-6)
+
+
+# ------------------------------------------------------------------ captum, on attached models
+@pytest.fixture
+def gelu_by_rescale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give captum its own rule for a function that it leaves out, so that both use Rescale."""
+    monkeypatch.setitem(deep_lift.SUPPORTED_NON_LINEAR, nn.GELU, deep_lift.nonlinear)
+
+
+@pytest.mark.parametrize("place", ["gate", "layer"])
+def test_captum_deeplift_with_gates(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.setitem(worlds.MODELS, "cnn", Cnn)
+    with gated("cnn") as world:
+        ours = world.session.measure("deeplift_abs", world.x, world.y, attribute_to=place)
+        same(ours, by_captum(captum.LayerDeepLift, world, place), 1e-9)
+
+
+@pytest.mark.usefixtures("gelu_by_rescale")
+def test_captum_deeplift_on_a_transformer() -> None:
+    """Captum passes norms and attention by their gradients."""
+    with gated("vit") as world, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = world.session.measure("deeplift_abs", world.x, world.y, interactions="gradient")
+        same(ours, by_captum(captum.LayerDeepLift, world, "gate"), 1e-9)
+
+
+def test_captum_lrp_with_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captum does not enter a layer that has a gate as a child: there, the same masks stand as modules of their own."""
+    monkeypatch.setitem(worlds.MODELS, "cnn", Cnn)
+    with gated("cnn") as world:
+        ours = world.session.measure("lrp_abs", world.x, world.y, attribute_to="layer")
+        masks = {g.name: g.soft_mask().detach() for g in world.session._runtime.gate_context.gates}
+        state = {k: v for k, v in world.model.state_dict().items() if "hat_gate" not in k}
+    assert all(0.01 < float(mask.min()) < float(mask.max()) < 0.99 for mask in masks.values())
+    plain = Cnn(masks).double().eval()
+    assert plain.load_state_dict(state, strict=False).unexpected_keys == []
+    same(ours, by_layer(captum.LayerLRP, plain, weighted(plain), world.x, world.y), 1e-6)
+
+
+def test_captum_has_no_lrp_of_a_transformer() -> None:
+    with gated("vit") as world, pytest.raises(TypeError, match="no rule defined"):
+        captum.LayerLRP(world.model, world.model.get_submodule("conv_proj")).attribute(world.x, target=world.y)
+
+
+# ------------------------------------------------------------------ where captum is wrong
+def total(method: type, model: nn.Module, layer: str, x: Tensor, y: Tensor) -> Tensor:
+    value: Tensor = method(model, model.get_submodule(layer)).attribute(x.clone().requires_grad_(), target=y)
+    return value.flatten(1).sum(1).detach()
+
+
+def change(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    found: Tensor = (model(x) - model(torch.zeros_like(x))).gather(1, y[:, None])[:, 0]
+    return found.detach()
+
+
+def ours_by_layer(model: nn.Module, layer: str, x: Tensor, y: Tensor, **params: Any) -> Tensor:
+    with scene(model, [layer], x, y) as found:
+        parts = contributions(DeepliftAbs(**params), found, found.inputs(0.0))[layer]
+    return parts[0].flatten(1).sum(1)
+
+
+class Pooled(nn.Module):
+    """A max pool, behind a ReLU or with windows that overlap."""
+
+    def __init__(self, stride: int, between: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.between, self.pool = between, nn.MaxPool2d(2, stride)
+        self.head = nn.LazyLinear(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.between(self.second(self.first(x)))).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize(("stride", "between"), [(1, nn.Identity), (2, nn.ReLU)])
+def test_captum_loses_what_overlapping_windows_share(stride: int, between: type[nn.Module]) -> None:
+    """Captum overwrites the share of an element in one window by that in another, where ours adds them.
+
+    It also takes the pool's gradient for its multiplier when the ReLU's output is the very tensor that is pooled.
+    """
+    x, y = inputs()
+    model = Pooled(stride, between())
+    model(x.float())
+    model = model.double()
+    expected = change(model, x, y)
+    torch.testing.assert_close(ours_by_layer(model, "first", x, y), expected, rtol=1e-9, atol=1e-12)
+    theirs = total(captum.LayerDeepLift, model, "first", x, y)
+    assert float((theirs - expected).abs().max()) > 1e-3 * float(expected.abs().max())
+
+
+def test_captum_duplicates_relevance_at_a_sum() -> None:
+    """Unless the sum is a module of its own; ours shares it either way."""
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.left, self.head = (nn.Linear(5, n, bias=False) for n in (5, 5, 4))
+            self.relu = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.relu(self.first(x))
+            logits: Tensor = self.head(h + self.left(h))
+            return logits
+
+    model = Skip().double()
+    x, y = torch.randn(3, 5, dtype=torch.float64), torch.arange(3)
+    score = model(x).gather(1, y[:, None])[:, 0].detach()
+    assert not torch.allclose(total(captum.LayerLRP, model, "first", x, y), score, rtol=1e-3)
+    torch.testing.assert_close(relevance(model, ["first"], x, y)["first"].sum(1), score)
+
+
+# ------------------------------------------------------------------ what the methods promise
+def relevance(model: nn.Module, layers: Sequence[str], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    with scene(model, layers, x, y) as opened:
+        found = relevances(LrpAbs(attribute_to="layer", epsilon=1e-12), opened)
+    return {name: parts[0].flatten(1) for name, parts in found.items()}
+
+
+def test_relevance_is_conserved_without_biases() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(5, 4, 3, bias=False),
+        nn.MaxPool2d(2),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(16, 6, bias=False),
+        nn.GELU(),
+        nn.Linear(6, 4, bias=False),
+    ).double()
+    x, y = inputs()
+    score = model(x).gather(1, y[:, None])[:, 0].detach()
+    for name, value in relevance(model, weighted(model), x, y).items():
+        torch.testing.assert_close(value.sum(1), score, rtol=1e-7, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("cnn", "stem"), ("resnet18", "conv1"), ("mlp", "2")])
+def test_contributions_sum_to_the_change(kind: str, layer: str) -> None:
+    model, _, size = PLAIN[kind]()
+    x, y = inputs(size=size)
+    torch.testing.assert_close(ours_by_layer(model.eval(), layer, x, y), change(model, x, y), rtol=1e-9, atol=1e-12)
+
+
+def test_contributions_sum_to_the_change_in_a_transformer() -> None:
+    """Norms, softmax and attention included; by gradients they do not."""
+    model = worlds.vit().double().eval()
+    x, y = inputs()
+    expected = change(model, x, y)
+    torch.testing.assert_close(ours_by_layer(model, "conv_proj", x, y), expected, rtol=1e-9, atol=1e-12)
+    by_gradient = ours_by_layer(model, "conv_proj", x, y, interactions="gradient")
+    assert float((by_gradient - expected).abs().max()) > 0.1 * float(expected.abs().max())

@@ -1,0 +1,21 @@
+"""The Fisher information by single samples against one backward a sample, in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.attribution import MODELS, gated
+from tests.reference.fisher import fisher
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_second_implementation(name: str) -> None:
+    with gated(name) as world:
+        found = world.session.measure("input_weight_fisher_sum", world.x, world.y)
+        few = list(found)[:: max(1, len(found) // 4)]
+        for layer in few:
+            weight = world.model.get_submodule(layer).get_parameter("weight")
+            with world.still():
+                expected = torch.tensor(fisher(world.model, weight, world.x, world.y), dtype=torch.float64)
+            torch.testing.assert_close(found[layer], expected, rtol=1e-10, atol=1e-14 * float(expected.max()))

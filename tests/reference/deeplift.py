@@ -1,0 +1,60 @@
+"""DeepLIFT by multipliers written out as matrices, one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from tests.reference.masked_mlp import MaskedMlp
+
+
+def slope(f: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """Return `(f(a) - f(b)) / (a - b)`, entry by entry."""
+    return torch.stack([(f(p) - f(q)) / (p - q) for p, q in zip(a.flatten(), b.flatten(), strict=True)]).view(a.shape)
+
+
+def mlp(net: MaskedMlp, x: Tensor, start: Tensor, label: int) -> list[Tensor]:
+    """Return the contributions of every layer's `z`."""
+    here, there = net.pre_activations(x), net.pre_activations(start)
+    multiplier = net.head[0][label]
+    found = []
+    for i in reversed(range(len(net.layers))):
+        after_mask = multiplier * slope(torch.relu, here[i] * net.masks[i], there[i] * net.masks[i])
+        of_z = after_mask * net.masks[i]
+        found.append(of_z * (here[i] - there[i]))
+        weight = net.layers[i][0]
+        multiplier = torch.stack(
+            [sum(of_z[k] * weight[k, j] for k in range(len(of_z))) for j in range(weight.shape[1])]
+        )  # type: ignore[arg-type, misc]
+    return found[::-1]
+
+
+def softmax(z: Tensor, start: Tensor) -> Tensor:
+    """Return the matrix of multipliers of `exp(z - log sum exp z)`."""
+    total, total_start = z.exp().sum(), start.exp().sum()
+    of_log = slope(torch.log, total, total_start) * slope(torch.exp, z, start)
+    of_exponent = torch.eye(len(z), dtype=z.dtype) - of_log[None, :]
+    return slope(torch.exp, z.log_softmax(0), start.log_softmax(0))[:, None] * of_exponent
+
+
+def layer_norm(x: Tensor, start: Tensor, eps: float) -> Tensor:
+    """Return the matrix of multipliers of `c / sqrt(mean c^2 + eps)`, `c` the deviations from the mean."""
+    n = len(x)
+    centre = torch.eye(n, dtype=x.dtype) - 1 / n
+    c, c0 = centre @ x, centre @ start
+    v, v0 = (c * c).mean(), (c0 * c0).mean()
+    reciprocal = lambda t: 1 / (t + eps).sqrt()  # noqa: E731
+    of_size = slope(reciprocal, v, v0) * (c + c0) / n
+    smaller, other = (reciprocal(v), c0) if v >= v0 else (reciprocal(v0), c)
+    return (smaller * torch.eye(n, dtype=x.dtype) + torch.outer(other, of_size)) @ centre
+
+
+def max_pool(x: Sequence[float], start: Sequence[float]) -> list[float]:
+    """Return what each element of one window contributes to the maximum's change."""
+    top, top0 = max(x), max(start)
+    shares = [0.0] * len(x)
+    shares[list(x).index(top)] += max(top, top0) - top0
+    shares[list(start).index(top0)] += top - max(top, top0)
+    return shares
