@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from captum.attr._utils.custom_modules import Addition_Module
 from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, nn
+from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, ResNet
+
+from tests.attribution import mean_abs
+from tests.explained import site
 
 
 class Mask(nn.Module):
@@ -74,11 +79,12 @@ class Block(nn.Module):
 
 def for_captum(resnet: ResNet) -> nn.Module:
     """Return a copy of a residual network whose blocks captum can explain."""
-    made: ResNet = copy.deepcopy(resnet)
-    made.relu = nn.ReLU()
-    for stage in (made.layer1, made.layer2, made.layer3, made.layer4):
+    made: nn.Module = copy.deepcopy(resnet)
+    made.add_module("relu", nn.ReLU())
+    for number in range(1, 5):
+        stage = made.get_submodule(f"layer{number}")
         for name, block in list(stage.named_children()):
-            setattr(stage, name, Block(block))
+            stage.add_module(name, Block(block))
     return made
 
 
@@ -107,3 +113,47 @@ def inputs(count: int = 3, size: int = 8) -> tuple[Tensor, Tensor]:
     """Return images in double precision, and labels of four classes."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64), torch.arange(count) % 4
+
+
+def by_layer(
+    method: type, model: nn.Module, layers: Sequence[str], x: Tensor, y: Tensor, **options: Any
+) -> dict[str, Tensor]:
+    """Return captum's attributions of layers, one after the other, reduced to one number a unit."""
+    found = {}
+    for name in layers:
+        give_rules(model)
+        value = method(model, model.get_submodule(name)).attribute(x.clone().requires_grad_(), target=y, **options)
+        found[name] = mean_abs(value, site(model, name).axis)
+    return found
+
+
+def cnn() -> tuple[nn.Module, nn.Module, int]:
+    model = shake_norms(Cnn())
+    return model, model, 8
+
+
+def residual() -> tuple[nn.Module, nn.Module, int]:
+    """Give torchvision's model as it is, whose ReLUs act in place and are used twice, and one that captum can do."""
+    model = resnet18(num_classes=4)
+    shake_norms(model)
+    return model, for_captum(model), 32
+
+
+class Mlp(nn.Module):
+    """Linear layers on a flattened image; captum's LRP knows no module that flattens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(192, 9), nn.ReLU(), nn.Linear(9, 6), nn.Tanh(), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x.flatten(1))
+        return logits
+
+
+def perceptron() -> tuple[nn.Module, nn.Module, int]:
+    model = Mlp().double()
+    return model, model, 8
+
+
+PLAIN: dict[str, Callable[[], tuple[nn.Module, nn.Module, int]]] = {"mlp": perceptron, "cnn": cnn, "resnet18": residual}

@@ -15,6 +15,11 @@ def slope(f: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([(f(p) - f(q)) / (p - q) for p, q in zip(a.flatten(), b.flatten(), strict=True)]).view(a.shape)
 
 
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum of products, one after the other."""
+    return torch.stack([p * q for p, q in zip(a, b, strict=True)]).sum()
+
+
 def mlp(net: MaskedMlp, x: Tensor, start: Tensor, label: int) -> list[Tensor]:
     """Return the contributions of every layer's `z`."""
     here, there = net.pre_activations(x), net.pre_activations(start)
@@ -25,9 +30,7 @@ def mlp(net: MaskedMlp, x: Tensor, start: Tensor, label: int) -> list[Tensor]:
         of_z = after_mask * net.masks[i]
         found.append(of_z * (here[i] - there[i]))
         weight = net.layers[i][0]
-        multiplier = torch.stack(
-            [sum(of_z[k] * weight[k, j] for k in range(len(of_z))) for j in range(weight.shape[1])]
-        )  # type: ignore[arg-type, misc]
+        multiplier = torch.stack([dot(of_z, column) for column in weight.T])
     return found[::-1]
 
 
@@ -45,10 +48,15 @@ def layer_norm(x: Tensor, start: Tensor, eps: float) -> Tensor:
     centre = torch.eye(n, dtype=x.dtype) - 1 / n
     c, c0 = centre @ x, centre @ start
     v, v0 = (c * c).mean(), (c0 * c0).mean()
-    reciprocal = lambda t: 1 / (t + eps).sqrt()  # noqa: E731
+
+    def reciprocal(t: Tensor) -> Tensor:
+        root: Tensor = 1 / (t + eps).sqrt()
+        return root
+
     of_size = slope(reciprocal, v, v0) * (c + c0) / n
     smaller, other = (reciprocal(v), c0) if v >= v0 else (reciprocal(v0), c)
-    return (smaller * torch.eye(n, dtype=x.dtype) + torch.outer(other, of_size)) @ centre
+    found: Tensor = (smaller * torch.eye(n, dtype=x.dtype) + torch.outer(other, of_size)) @ centre
+    return found
 
 
 def max_pool(x: Sequence[float], start: Sequence[float]) -> list[float]:

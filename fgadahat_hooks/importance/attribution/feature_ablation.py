@@ -45,7 +45,7 @@ class FeatureAblationAbs(AttributionMeasure):
         self,
         *,
         baselines: LayerBaseline = 0.0,
-        memory_mb: float = 16.0,
+        memory_mb: float = 4.0,
         perturbations_per_eval: int | None = None,
         **params: Any,
     ) -> None:

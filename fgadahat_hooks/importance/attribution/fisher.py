@@ -38,7 +38,7 @@ class InputWeightFisherSum(AttributionMeasure):
 
     cost: ClassVar[str] = "1 forward, 2 backwards, and the gradient of each layer's weight sample by sample"
 
-    def __init__(self, *, memory_mb: float = 16.0) -> None:
+    def __init__(self, *, memory_mb: float = 4.0) -> None:
         """Check the parameters."""
         super().__init__()
         with Params(self.name) as check:

@@ -44,7 +44,7 @@ class IntegratedGradientsAbs(AttributionMeasure):
         n_steps: int = 50,
         baselines: Baseline = 0.0,
         method: Method = "gausslegendre",
-        memory_mb: float = 16.0,
+        memory_mb: float = 4.0,
         **params: Any,
     ) -> None:
         """Check the parameters."""

@@ -39,7 +39,7 @@ _NAMES: dict[Kind, str] = {
         channel_shuffle native_channel_shuffle masked_fill masked_select masked_scatter where scatter index_put
         index_copy index_fill copy tril triu diag diagonal diag_embed as_strided unfold neg negative positive dropout
         alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d atleast_1d atleast_2d
-        atleast_3d identity
+        atleast_3d identity fill zero
     """,
     Kind.SCALE: "mul multiply div divide true_divide",
     Kind.SUM: """
@@ -57,6 +57,7 @@ _NAMES: dict[Kind, str] = {
         softshrink tanhshrink softsign softplus sigmoid expit tanh logsigmoid log_sigmoid threshold clamp clamp_min
         clamp_max clip abs absolute square sqrt rsqrt reciprocal exp exp2 expm1 log log2 log10 log1p erf erfc sin cos
         tan asin acos atan arcsin arccos arctan sinh cosh asinh acosh atanh logit pow float_power rpow rdiv
+        nan_to_num
     """,
     Kind.MAX_POOL: "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
     Kind.JOINT: """

@@ -38,8 +38,17 @@ class JointRules:
         """Return `exp(log_softmax(x))`."""
         return rescale(torch.exp, self.log_softmax(*args, **kwargs), self.eps)
 
-    def log_softmax(self, input: Pair, dim: int, *rest: Any, dtype: torch.dtype | None = None, **_: Any) -> Pair:  # noqa: A002  # as torch has it
+    def log_softmax(
+        self,
+        input: Pair,  # noqa: A002  # torch's name, here and below
+        dim: int | None = None,
+        *rest: Any,
+        dtype: torch.dtype | None = None,
+        **_: Any,
+    ) -> Pair:
         """Return `x - log sum exp x`; a common shift keeps the exponentials finite."""
+        if dim is None:
+            dim = 0 if input.now.dim() in (0, 1, 3) else 1  # as torch chooses
         dtype = next((r for r in rest if isinstance(r, torch.dtype)), dtype)
         x = input if dtype is None else input.map(lambda t: t.to(dtype))
         x = x.map(lambda t: t.clamp(min=torch.finfo(t.dtype).min / 4))  # a mask's infinity, as a constant

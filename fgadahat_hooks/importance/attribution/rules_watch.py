@@ -48,6 +48,8 @@ class Watch(TorchFunctionMode):
         for tensor in pytree.tree_leaves((result, args)):
             if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
                 self._seen.add(tensor.grad_fn)
+                if call.in_place and tensor._base is not None:
+                    self._seen.add(tensor._base.grad_fn)  # a change of a view is one of its base
         return result
 
     def _apply(self, call: Call) -> Any:

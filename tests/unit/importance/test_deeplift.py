@@ -83,6 +83,23 @@ def test_modules_used_twice() -> None:
     assert torch.equal(second, parts(once, x, start, "2"))
 
 
+def part_of_it(z: Tensor) -> Tensor:
+    """Change views of a tensor, which change it."""
+    h = z.clone()
+    h[:, :2].tanh_()
+    h.view(-1, 2, 3)[:, 1].sub_(0.1).relu_()
+    h[:, 2:3] = h[:, 2:3].sigmoid() * 2
+    h[:, 5].zero_()
+    return h
+
+
+def test_parts_in_place() -> None:
+    model, (x, start) = Between(part_of_it), inputs()
+    z, z0 = model.fc(x).detach(), model.fc(start).detach().expand(4, -1)
+    expected = model.head.weight[0].detach() * (part_of_it(z) - part_of_it(z0))
+    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-9, atol=1e-12)
+
+
 # ------------------------------------------------------------------ max pools
 POOLS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "1d": ((2, 6), lambda z: F.max_pool1d(z, 2)),
@@ -181,6 +198,27 @@ def test_small_differences_have_the_gradient() -> None:
     z, z0 = model.fc(x[:1]).detach(), model.fc(start).detach()
     expected = model.head.weight[0].detach() * z.sigmoid() * (1 - z.sigmoid()) * (z - z0)
     torch.testing.assert_close(exact, expected, rtol=1e-12, atol=0)
+
+
+def test_small_differences_before_a_pool_go_to_the_winner() -> None:
+    model, (x, _) = Between(lambda z: F.max_pool1d(z[:, None], 6), 6, 1), inputs()
+    start = x[0] + 1e-9
+    z, z0 = model.fc(x[:1]).detach(), model.fc(start).detach()
+    won = F.one_hot(z.argmax(1), 6)
+    expected = won * model.head.weight[0].detach() * (z - z0)
+    torch.testing.assert_close(parts(model, x[:1], start, eps=1e-3), expected, rtol=1e-12, atol=0)
+
+
+def test_differences_of_rounding_have_the_gradient() -> None:
+    """One unit in the last place changes a quotient by as much as it is, however far above `eps` it may be."""
+    model, x = Between(torch.tanh).float(), torch.zeros(1, 5)
+    nn.init.eye_(model.fc.weight)
+    nn.init.ones_(model.fc.bias)
+    start = torch.full((5,), 1.2e-7)
+    z, z0 = model.fc(x).detach(), model.fc(start).detach()
+    assert bool((z[:, :5] != z0[:5]).all())
+    expected = model.head.weight[0].detach() * (1 - z.tanh() ** 2) * (z - z0)
+    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-5, atol=0)
 
 
 def test_infinite_slopes_are_not_met() -> None:

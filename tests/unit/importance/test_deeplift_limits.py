@@ -27,10 +27,11 @@ class Swish(torch.autograd.Function):
         return x * x.sigmoid()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
+RNN = nn.LSTM(6, 6, batch_first=True).double().eval().requires_grad_(False)
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "cumprod": (lambda z: z.cumprod(1), "the function `cumprod`"),
     "maximum": (lambda z: torch.maximum(z, -z), "the function `maximum`"),
@@ -45,7 +46,6 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "recurrent": (lambda z: RNN(z[:, None])[0], "the function `lstm`"),
     "cosine": (lambda z: F.cosine_similarity(z[:, :3, None], z[:, 3:, None].mT, 2), "the function `cosine_similarity`"),
 }
-RNN = nn.LSTM(6, 6, batch_first=True).double().eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -58,6 +58,13 @@ def test_refused(name: str) -> None:
                 measure.check(opened)
             assert "Use interactions: 'gradient'" in str(caught.value)
             assert measure.name in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripts_are_refused() -> None:
+    """Torch shows nothing of what they do."""
+    with pytest.raises(CapabilityError, match="an operation that torch does not show"):
+        measured("deeplift_abs", Between(torch.jit.script(nn.GELU())), ["fc"], inputs()[0])
 
 
 def test_refusal_names_modules_and_all_functions() -> None:
@@ -155,7 +162,7 @@ def test_passes(monkeypatch: pytest.MonkeyPatch, name: str, forwards: int, backw
     grad = torch.autograd.grad
     handle = model.register_forward_hook(lambda *_: runs.append(1))
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: grads.append(1) or grad(*a, **k))  # type: ignore[func-returns-value]
-    params = {"n_baselines": 3} if name == "deepliftshap_abs" else {}
+    params: dict[str, Any] = {"n_baselines": 3} if name == "deepliftshap_abs" else {}
     measured(name, model, ["fc"], x, **params)
     handle.remove()
     assert (len(runs), len(grads)) == (forwards, backwards)
