@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from captum.attr._utils.custom_modules import Addition_Module
-from captum.attr._utils.lrp_rules import EpsilonRule
+from captum.attr._utils.lrp_rules import EpsilonRule, PropagationRule
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -88,11 +88,13 @@ def for_captum(resnet: ResNet) -> nn.Module:
     return made
 
 
-def give_rules(model: nn.Module) -> None:
-    """Tell captum that masks are linear; it forgets after each call."""
+def give_rules(model: nn.Module, rule: type[PropagationRule] = EpsilonRule) -> None:
+    """Tell captum that masks are linear, and its rule for layers; it forgets after each call."""
     for module in model.modules():
         if isinstance(module, Mask):
             module.rule = EpsilonRule()
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.rule = rule()
 
 
 def shake_norms(model: nn.Module) -> nn.Module:
@@ -116,12 +118,19 @@ def inputs(count: int = 3, size: int = 8) -> tuple[Tensor, Tensor]:
 
 
 def by_layer(
-    method: type, model: nn.Module, layers: Sequence[str], x: Tensor, y: Tensor, **options: Any
+    method: type,
+    model: nn.Module,
+    layers: Sequence[str],
+    x: Tensor,
+    y: Tensor,
+    *,
+    rule: type[PropagationRule] = EpsilonRule,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """Return captum's attributions of layers, one after the other, reduced to one number a unit."""
     found = {}
     for name in layers:
-        give_rules(model)
+        give_rules(model, rule)
         value = method(model, model.get_submodule(name)).attribute(x.clone().requires_grad_(), target=y, **options)
         found[name] = mean_abs(value, site(model, name).axis)
     return found

@@ -42,8 +42,8 @@ class OutputWeightGradientAbsSum(Measure):
 class InputWeightGradientSquareSum(Measure):
     """`I_i = S_in(G^2)_i`.
 
-    Choose it for a stronger contrast between units than the sum of absolute values gives; `input_weight_fisher_sum` is the
-    Fisher information itself.
+    Choose it for a stronger contrast between units than the sum of absolute values gives; `input_weight_fisher_sum` is
+    the Fisher information itself.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})

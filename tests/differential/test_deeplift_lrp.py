@@ -9,6 +9,7 @@ import captum.attr as captum
 import pytest
 import torch
 from captum.attr._core import deep_lift
+from captum.attr._utils import lrp_rules
 from torch import Tensor, nn
 
 import tests.attribution as worlds
@@ -55,11 +56,15 @@ def test_record_of_lrp(set_name: str) -> None:
 
 
 @pytest.mark.parametrize("epsilon", [1e-9, 0.1])
-def test_second_implementation_of_lrp(epsilon: float) -> None:
+@pytest.mark.parametrize(
+    ("rule", "gamma"), [("epsilon", 0.25), ("gamma", 0.25), ("gamma", 2.0), ("alpha1_beta0", 0.25)]
+)
+def test_second_implementation_of_lrp(epsilon: float, rule: str, gamma: float) -> None:
     data = recorded("mlp_small")
     net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
-    slow = [slow_lrp.mlp(net, *s, epsilon) for s in zip(x, y.tolist(), strict=True)]
-    same(measured("lrp_abs", RecordedNetwork(data), FC, x, y, epsilon=epsilon), mean_over_samples(slow), 1e-9)
+    slow = [slow_lrp.mlp(net, *s, epsilon, rule=rule, gamma=gamma) for s in zip(x, y.tolist(), strict=True)]
+    ours = measured("lrp_abs", RecordedNetwork(data), FC, x, y, epsilon=epsilon, rule=rule, gamma=gamma)
+    same(ours, mean_over_samples(slow), 1e-9)
 
 
 def test_second_implementation_of_deeplift() -> None:
@@ -108,6 +113,21 @@ def test_captum_lrp(kind: str) -> None:
     x, y = inputs(size=size)
     ours = measured("lrp_abs", model, weighted(model), x, y)
     same(ours, by_layer(captum.LayerLRP, theirs, weighted(model), x, y), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rule", "theirs"), [("gamma", lrp_rules.GammaRule), ("alpha1_beta0", lrp_rules.Alpha1_Beta0_Rule)]
+)
+@pytest.mark.parametrize("kind", ["cnn", "resnet18"])
+def test_captum_lrp_by_other_rules(kind: str, rule: str, theirs: type[lrp_rules.PropagationRule]) -> None:
+    """Without biases, which captum takes as they are, and on values >= 0, where its clamped weights are the rule."""
+    model, plain, size = PLAIN[kind]()
+    for module in (*model.modules(), *plain.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    x, y = inputs(size=size)
+    found = measured("lrp_abs", model, weighted(model), x, y, rule=rule)
+    same(found, by_layer(captum.LayerLRP, plain, weighted(model), x, y, rule=theirs), 1e-6)
 
 
 # ------------------------------------------------------------------ captum, on attached models

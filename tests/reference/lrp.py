@@ -9,7 +9,14 @@ from tests.reference.masked_mlp import MaskedMlp
 
 
 def mlp(
-    net: MaskedMlp, x: Tensor, label: int, eps: float = 1e-9, *, mask_multiplies_relevance: bool = False
+    net: MaskedMlp,
+    x: Tensor,
+    label: int,
+    eps: float = 1e-9,
+    *,
+    rule: str = "epsilon",
+    gamma: float = 0.25,
+    mask_multiplies_relevance: bool = False,
 ) -> list[Tensor]:
     """Return the relevance of every layer's `z`.
 
@@ -18,6 +25,8 @@ def mlp(
         x: One sample.
         label: Class whose logit is explained.
         eps: The stabiliser.
+        rule: How each layer shares its relevance.
+        gamma: How much more a positive weight counts by the rule `gamma`.
         mask_multiplies_relevance: At a mask, multiply the relevance by it, as captum does with a product that is no
             module; else keep it, as a product with a constant keeps all of it.
     """
@@ -28,19 +37,25 @@ def mlp(
     relevance[label] = logits[label]
     found = []
     for i in reversed(range(len(z))):
-        weight = net.head[0] if i == len(z) - 1 else net.layers[i + 1][0]
-        sums = logits if i == len(z) - 1 else z[i + 1]
-        relevance = _below(h[i], weight, sums, relevance, eps)
+        weight, bias = net.head if i == len(z) - 1 else net.layers[i + 1]
+        relevance = _below(h[i], weight, bias, relevance, eps, rule, gamma)
         if mask_multiplies_relevance:
             relevance = relevance * net.masks[i]
         found.append(relevance)
     return found[::-1]
 
 
-def _below(h: Tensor, weight: Tensor, sums: Tensor, relevance: Tensor, eps: float) -> Tensor:
+def _below(h: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor, eps: float, rule: str, gamma: float) -> Tensor:
     below = torch.zeros_like(h)
-    for i in range(len(sums)):
-        stable = sums[i] + (eps if sums[i] >= 0 else -eps)
+    for i in range(len(bias)):
+        shares = [_share(float(h[j]), float(weight[i, j]), rule, gamma) for j in range(len(h))]
+        total = sum(shares) + _share(1.0, float(bias[i]), rule, gamma)
+        if total == 0:
+            continue
         for j in range(len(h)):
-            below[j] += h[j] * weight[i, j] / stable * relevance[i]
+            below[j] += shares[j] / (total + (eps if total > 0 else -eps)) * relevance[i]
     return below
+
+
+def _share(z: float, w: float, rule: str, gamma: float) -> float:
+    return {"epsilon": z * w, "gamma": z * (w + gamma * max(w, 0.0)), "alpha1_beta0": max(z * w, 0.0)}[rule]

@@ -7,7 +7,7 @@ a sum `y` passes its own gradient times `y / (y + eps sign(y))`, everything that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,10 +15,14 @@ from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.functional.mask import on_line
 from fgadahat_hooks.importance.attribution.rules import Call, Kind
+from fgadahat_hooks.importance.attribution.rules_pair import instead
 from fgadahat_hooks.importance.attribution.rules_watch import Watch
 
+Rule = Literal["epsilon", "gamma", "alpha1_beta0"]
+"""How a linear or convolutional layer shares relevance among its inputs."""
 _SUMS = frozenset((Kind.SUM, Kind.WEIGHTED_SUM, Kind.FIXED_NORM))
 _PASSED = frozenset((Kind.MOVE, Kind.SCALE, Kind.MAX_POOL))
+_LAYERS = frozenset("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split())
 _ZERO_AT_ZERO = frozenset(
     "relu relu6 leaky_relu rrelu prelu elu selu celu gelu silu mish hardswish hardshrink softshrink tanhshrink "
     "softsign tanh".split()
@@ -26,18 +30,24 @@ _ZERO_AT_ZERO = frozenset(
 
 
 class LrpRules:
-    """The epsilon rule (Bach et al. 2015, Eq. 58).
+    """The epsilon rule (Bach et al. 2015, Eq. 58) for every sum, or another for sums weighted by a layer.
 
     Args:
         epsilon: The stabiliser.
+        rule: For linear and convolutional layers.
+        gamma: How much more a positive weight counts by the gamma rule.
     """
 
-    def __init__(self, epsilon: float) -> None:
-        """Keep the stabiliser."""
+    def __init__(self, epsilon: float, rule: Rule, gamma: float) -> None:
+        """Keep the options."""
         self._epsilon = epsilon
+        self._rule = rule
+        self._gamma = gamma
 
     def __call__(self, call: Call, watch: Watch) -> Any:
         """Run a call."""
+        if call.kind is Kind.WEIGHTED_SUM and self._rule != "epsilon" and call.name in _LAYERS:
+            return self._shared_anew(call)
         if call.kind in _SUMS:
             return self._stabilised(call.run())
         if call.kind is Kind.CURVE and call.name in _ZERO_AT_ZERO:
@@ -49,13 +59,51 @@ class LrpRules:
     def _stabilised(self, result: Any) -> Any:
         for y in pytree.tree_leaves(result):
             if isinstance(y, Tensor) and y.grad_fn is not None:
-                # On the node, not on the tensor: what is asked of `y` itself is its own multiplier, not that below.
-                y.grad_fn.register_prehook(_scale(y.output_nr, self._factor(y.detach())))
+                self._weigh(y, y.detach())
         return result
 
-    def _factor(self, y: Tensor) -> Tensor:
-        nothing = torch.zeros_like(y)
-        return torch.where(y == 0, nothing, y / (y + self._epsilon * y.sign()))
+    def _weigh(self, y: Tensor, shares: Tensor) -> None:
+        """Let the relevance of `y` be divided by the sum of the shares below it."""
+        nothing = torch.zeros_like(shares)
+        factor = torch.where(shares == 0, nothing, y.detach() / (shares + self._epsilon * shares.sign()))
+        # On the node, not on the tensor: what is asked of `y` itself is its own multiplier, not that below.
+        if y.grad_fn is not None:
+            y.grad_fn.register_prehook(_scale(y.output_nr, factor))
+
+    def _shared_anew(self, call: Call) -> Tensor:
+        """Return a layer's output whose relevance goes to the inputs by other weights than the layer's own."""
+        with torch.no_grad():
+            value = call.run()
+        shares = self._raised(call) if self._rule == "gamma" else _positive(call)
+        result = instead(value, shares)
+        self._weigh(result, shares.detach())
+        return result
+
+    def _raised(self, call: Call) -> Tensor:
+        def raised(w: Tensor) -> Tensor:
+            return w + self._gamma * w.clamp(min=0)
+
+        x, weight, bias, run = _opened(call)
+        return run(x, raised(weight), None if bias is None else raised(bias))
+
+
+def _positive(call: Call) -> Tensor:
+    """Return the sum of what is positive: inputs times weights of the same sign, and positive biases."""
+    x, weight, bias, run = _opened(call)
+    above = run(x.clamp(min=0), weight.clamp(min=0), None if bias is None else bias.clamp(min=0))
+    return above + run(x.clamp(max=0), weight.clamp(max=0), None)
+
+
+def _opened(call: Call) -> tuple[Tensor, Tensor, Tensor | None, Callable[..., Tensor]]:
+    """Return input, weight and bias of a linear or convolutional function, and the function of these three alone."""
+    named = dict(zip(("input", "weight", "bias"), call.args, strict=False)) | call.kwargs
+    rest = {name: value for name, value in named.items() if name not in ("input", "weight", "bias")}
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        found: Tensor = call.func(x, weight, bias, *call.args[3:], **rest)
+        return found
+
+    return named["input"], named["weight"], named.get("bias"), run
 
 
 def _scale(place: int, factor: Tensor) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:

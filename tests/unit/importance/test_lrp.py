@@ -183,3 +183,8 @@ def test_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_parameters(epsilon: Any) -> None:
     with pytest.raises(BadCallError, match="expected `epsilon` to be a finite number > 0"):
         registry.measures.get("lrp_abs")(epsilon=epsilon)
+
+
+def test_bad_rules_are_told_together() -> None:
+    with pytest.raises(BadCallError, match=r"`rule` to be one of 'epsilon', 'gamma', .*'zplus'; expected `gamma`"):
+        registry.measures.get("lrp_abs")(rule="zplus", gamma=0)
