@@ -44,14 +44,14 @@ def when(text: str) -> str:
 
 
 def parameters(cls: type[BaseMeasure]) -> str:
-    """Return the keyword parameters with their defaults."""
-    found = []
+    """Return the keyword parameters with their defaults; those of a class before those it inherits."""
+    found: dict[str, str] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")
         for parameter in inspect.signature(init).parameters.values() if init and issubclass(base, BaseMeasure) else ():
             if parameter.kind is parameter.KEYWORD_ONLY:
-                found.append(f"`{parameter.name}: {parameter.default}`")
-    return ", ".join(dict.fromkeys(found))
+                found.setdefault(parameter.name, f"`{parameter.name}: {parameter.default}`")
+    return ", ".join(found.values())
 
 
 def escape(cell: str) -> str:
