@@ -17,7 +17,7 @@ from tests.adapters.subjects import SUBJECTS, plain_loop
 
 DEVICE = "cuda"
 pytestmark = [
-    pytest.mark.gpu,
+    pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
