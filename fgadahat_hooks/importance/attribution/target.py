@@ -122,4 +122,5 @@ def some_score(output: Any) -> Tensor:
     Raises:
         CapabilityError: The output holds no class logits.
     """
-    return torch.as_tensor(logits_of(output)[:, 0])
+    score: Tensor = logits_of(output)[:, 0]
+    return score

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import BadCallError, CapabilityError, NonFiniteError
+from fgadahat_hooks.importance import AttributionMeasure
 from fgadahat_hooks.importance.attribution.gradient_x_activation import GradientXActivationAbs
 from tests.small_models import Functional, Net, TwoHeads, batch
 
-ATTRIBUTIONS = ("gradient_x_activation_abs", "gradcam_abs", "internal_influence_abs", "gradientshap_abs")
+ATTRIBUTIONS = [n for n in fh.registry.measures.names() if issubclass(fh.registry.measures.get(n), AttributionMeasure)]
 
 
 def attach(model: nn.Module, target: Any = None, **importance: Any) -> fh.Session:
