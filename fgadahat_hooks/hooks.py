@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
@@ -45,6 +45,10 @@ class HookSet:
     ) -> None:
         """Register a forward hook; with `always` it also runs when the forward raises."""
         self.add(module.register_forward_hook(hook, always_call=always, prepend=first, with_kwargs=kwargs))
+
+    def accumulated(self, parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> None:
+        """Register a hook that runs after a gradient was added to a parameter's `.grad`."""
+        self.add(parameter.register_post_accumulate_grad_hook(hook))
 
     def load_pre(self, module: nn.Module, hook: Callable[..., None]) -> None:
         """Register a hook that runs before values are loaded into a module; it gets no module."""

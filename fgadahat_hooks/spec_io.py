@@ -26,12 +26,14 @@ T = TypeVar("T")
 _YAML_FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
-def load_spec(path: str | os.PathLike[str]) -> AttachSpec:
-    """Read a spec from a `.json`, `.yaml` or `.yml` file.
+def load_spec(path: str | os.PathLike[str] | Mapping[str, Any]) -> AttachSpec:
+    """Read a spec from a `.json`, `.yaml` or `.yml` file, or from what another reader made of one.
 
     Raises:
         SpecError: The file cannot be read, or the spec in it has problems; all are listed, with the file.
     """
+    if isinstance(path, Mapping):
+        return to_spec(path)
     file = Path(path)
     read = _for_suffix(file, {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml})
     try:

@@ -61,9 +61,9 @@ class Task:
         """
         check_can_begin(self._runtime, self.id, self._num_classes, self._resume)
         runtime = self._runtime
-        self._swap.remember(self._resume)
-        runtime.task, runtime.interrupted = self, None
+        runtime.start(self)
         try:
+            self._swap.remember(self._resume)
             self._steps = ProtectedSteps(runtime, self.context, [] if self._resume else self._swap.begin())
             runtime.gate_context.mode = GateMode.TASK
             runtime.gate_context.set_scale(runtime.spec.gates.s_max)
@@ -182,16 +182,18 @@ class Task:
         self.context()
 
     def protect(self, optimizer: AnyOptimizer, *, single_closure: bool = False) -> AnyOptimizer:
-        """Protect finished tasks from an optimizer, and let its steps drive the callbacks; return it.
+        """Protect finished tasks from an optimizer, and let its steps drive the callbacks.
 
-        Everything happens in the optimizer's step hooks, exactly once a real step: steps that a gradient scaler skips
-        or that accumulation leaves out do not count. Several optimizers may be protected. An optimizer may be kept
-        across tasks; protect it in each.
+        Everything happens in the optimizer's step hooks, once a real step: one that a gradient scaler skips or that
+        accumulation leaves out does not count. Protect one optimizer or several; one that is kept, in each task.
 
         Args:
             optimizer: The optimizer.
-            single_closure: `optimizer.step(closure)` calls the closure exactly once, before it moves anything, as all of
-                torch's optimizers do but LBFGS: gradients are looked at after that call.
+            single_closure: `step(closure)` calls the closure exactly once, before it moves anything, as all of torch's
+                optimizers do but LBFGS: gradients are looked at after that call.
+
+        Returns:
+            The optimizer.
 
         Raises:
             NoTaskError: The task has ended.
@@ -231,8 +233,7 @@ class Task:
             NoTaskError: The task has ended.
             BadCallError: `batch` is not within 1 and `num_batches`.
         """
-        steps = self._running()
-        context = self._runtime.gate_context
+        steps, context = self._running(), self._runtime.gate_context
         scale = anneal(batch, num_batches, context.s_max)
         context.set_scale(scale)
         steps.annealed = True
@@ -265,18 +266,19 @@ class Task:
         Args:
             loader: A `DataLoader` or any iterable of batches.
             num_batches: Number of batches; needed if the loader has no length.
-            start: How many batches of this epoch were trained on before an interruption: they are drawn and left out.
+            start: How many batches of this epoch were trained on before an interruption: drawn again and left out.
             progress: Show a progress bar (needs `rich`; silent when not on a terminal).
 
         Yields:
-            The loader's batches, unchanged.
+            The loader's batches.
 
         Raises:
             BadCallError: The number of batches cannot be told, or the loader gives more than that.
         """
         from fgadahat_hooks.adapters.loop import batches
 
-        return batches(self, loader, num_batches=num_batches, start=start, progress=progress)
+        source = self._runtime.draws.follow(loader, start, num_batches)
+        return batches(self, source, num_batches=num_batches, start=start, progress=progress)
 
     def regularization(self) -> Tensor:
         """Return the sparsity term `c R` to add to the loss, a scalar with gradient to the embeddings (HAT Eq. 5).
@@ -289,10 +291,8 @@ class Task:
 
     def _running(self) -> ProtectedSteps:
         if self._runtime.task is not self or self._steps is None:
-            raise NoTaskError(
-                f"Task {self.id!r} is not running. Use it inside its own block: "
-                f"`with session.task({self.id!r}) as task:`."
-            )
+            block = f"`with session.task({self.id!r}) as task:`"
+            raise NoTaskError(f"Task {self.id!r} is not running. Use it inside its own block: {block}.")
         return self._steps
 
     def __repr__(self) -> str:

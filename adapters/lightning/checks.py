@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from torch.optim import Optimizer
 
 import fgadahat_hooks as fh
@@ -61,6 +62,53 @@ def check_world(trainer: Trainer, module: LightningModule, session: fh.Session) 
             f"Expected the session's model ({type(session.model).__name__}) to be the LightningModule or a part of it, "
             f"but {type(module).__name__} does not hold it. Attach to the module that is trained, or to a submodule: "
             "attach(module.net, spec, example_inputs)."
+        )
+
+
+def check_measures(trainer: Trainer, module: LightningModule, session: fh.Session) -> None:
+    """Refuse measures that run the model again where its calls cannot be told from those of `training_step`.
+
+    Raises:
+        CapabilityError: DDP wraps the LightningModule, the session is attached to it as a whole, and a measure of
+            attribution would run it again.
+    """
+    if "DDP" not in type(trainer.strategy).__name__ or session.model is not module:
+        return
+    for callback in session.callbacks:
+        if isinstance(callback, fh.ImportanceCallback) and not isinstance(callback.measure, fh.Measure):
+            raise CapabilityError(
+                f"Measure '{callback.spec.type}' runs the attached model again on its own inputs, but under DDP "
+                f"Lightning calls {type(module).__name__} with the inputs of `training_step` in place of them. Attach "
+                "to the part of it that puts out the logits: attach(module.net, spec, example_inputs)."
+            )
+
+
+def check_finders(trainer: Trainer) -> None:
+    """Refuse what tries training steps out while it has put all callbacks aside.
+
+    Raises:
+        CapabilityError: The Trainer's `Tuner` looks for a learning rate or a batch size.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            raise CapabilityError(
+                f"Expected a fit in which callbacks act, but {type(callback).__name__} runs its training steps without "
+                "any, so that no task would be running. Let it run on a copy of the module that is not attached: "
+                "copy.deepcopy(module) before attach."
+            )
+
+
+def check_mode(session: fh.Session) -> None:
+    """Refuse to train a model that is in evaluation mode as a whole; parts of it may be.
+
+    Raises:
+        BadCallError: It is: its gates are hard, so that no task embedding would learn.
+    """
+    if not any(part.training for part in session.model.modules()):
+        raise BadCallError(
+            f"Expected the attached {type(session.model).__name__} in training mode, but all of it is in evaluation "
+            "mode, where gates are hard and task embeddings learn nothing. Trainer.fit keeps the mode it finds: call "
+            "train() on the LightningModule before the fit. Norms that are to stay in eval() may do so."
         )
 
 

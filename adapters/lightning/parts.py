@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback
+from torch import Tensor
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.adapters.lightning.part import PartCallback
@@ -19,16 +21,25 @@ class ImportanceCallback(PartCallback):
         spec: Block `importance`, or a dict; that of the session's spec when left out.
         base_importance: `b_I` >= 0, added to every unit at the end of the task (FG-AdaHAT Eq. 6); that of the session's
             spec, else 0.01, when left out.
+        target: What an attribution measure attributes: a function of the attached model's output and the dataloader's
+            batch that returns one number a sample, `(batch,)`. The logit of the true label when left out.
 
     Raises:
         SpecError: The block is not valid.
+        BadCallError: `target` is no function.
     """
 
-    def __init__(self, session: fh.Session, spec: Any = None, base_importance: float | None = None) -> None:
+    def __init__(
+        self,
+        session: fh.Session,
+        spec: Any = None,
+        base_importance: float | None = None,
+        target: Callable[[Any, Any], Tensor] | None = None,
+    ) -> None:
         """Make the session's callback; it acts when a fit begins."""
         if base_importance is None:
             base_importance = getattr(session.spec.adjustment, "base_importance", 0.01)
-        core = fh.ImportanceCallback(session.spec.importance if spec is None else spec, base_importance)
+        core = fh.ImportanceCallback(session.spec.importance if spec is None else spec, base_importance, target)
         super().__init__(session, core)
 
 

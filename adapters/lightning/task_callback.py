@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.adapters.lightning.checks import check_options, check_world, holders, prefix_of
+from fgadahat_hooks.adapters.lightning.checks import (
+    check_finders,
+    check_measures,
+    check_mode,
+    check_options,
+    check_world,
+    holders,
+    prefix_of,
+)
 from fgadahat_hooks.adapters.lightning.evaluation import EvaluationTasks
 from fgadahat_hooks.adapters.lightning.figures import Figures
 from fgadahat_hooks.adapters.lightning.gate_groups import GateGroups
@@ -79,7 +87,8 @@ class TaskCallback(Callback):
         """Check everything, and give the head its size before the model is wrapped and the optimizer built.
 
         Raises:
-            CapabilityError: The Trainer's strategy splits parameters, or a measure cannot be computed on this model.
+            CapabilityError: The Trainer's strategy splits parameters, its Tuner puts callbacks aside, or a measure
+                cannot be computed on this model.
             BadCallError: The session is not one of this LightningModule, or the task is not named.
             DuplicateNameError: The session has a callback of its own for what one in the Trainer's list does.
         """
@@ -87,10 +96,12 @@ class TaskCallback(Callback):
         self._forget()
         if stage != "fit":
             return
+        check_finders(trainer)
         if self.task is None:
             raise BadCallError('Expected a task to fit. Pass TaskCallback(session, task="...").')
         others = [c for c in trainer.callbacks if isinstance(c, PartCallback)]  # type: ignore[attr-defined]
         self.session.add_callbacks([part.core for part in others if part.session is self.session])
+        check_measures(trainer, pl_module, self.session)
         if self.session.interrupted is None and self.task not in self.session.tasks:
             self._prepared = self.session.task(self.task, self._num_classes)
             self._prepared.prepare()
@@ -121,10 +132,11 @@ class TaskCallback(Callback):
         """Anneal the gates.
 
         Raises:
-            BadCallError: The number of batches of an epoch is not known.
+            BadCallError: The number of batches of an epoch is not known, or the model is in evaluation mode.
         """
         if self._running is None:
             return
+        check_mode(self.session)
         total = trainer.num_training_batches if self._num_batches is None else self._num_batches
         if not isinstance(total, int):
             if total == float("inf"):
@@ -189,6 +201,11 @@ class TaskCallback(Callback):
             task.__exit__(None, None, None) if keep else task.drop()
 
     # ---------------------------------------------------------------- checkpoints
+    @property
+    def state_key(self) -> str:
+        """Tell sessions on models of different classes apart, where one Trainer has several."""
+        return self._generate_state_key(model=type(self.session.model).__qualname__)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the session's state, with the running task in it; nothing before the model is traced."""
         if self._left is not None:

@@ -61,7 +61,7 @@ class Gauge(ABC):
         trained = [layer.weight for layer in context.layers.values() if layer.weight.requires_grad]
         if trained:
             self._witness = trained[0]
-            context.hooks.add(self._witness.register_post_accumulate_grad_hook(self._gradient_came))
+            context.hooks.accumulated(self._witness, self._gradient_came)
 
     def _gradient_came(self, _: Tensor) -> None:
         self._backward_done = True

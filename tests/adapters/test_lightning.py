@@ -236,7 +236,7 @@ def test_a_trial_run_stores_nothing(options: dict[str, Any]) -> None:
     session = attached(module)
     head = module.net.head.weight.shape
     trainer(callbacks(session, task="birds", num_classes=7), **options).fit(module, Loader(0, 7), Loader(0, 7))
-    assert session.tasks == ()
+    assert list(session.tasks) == []
     assert module.net.head.weight.shape == head
     trainer(callbacks(session, task="birds", num_classes=7)).fit(module, Loader(0, 7))
     assert session.tasks == ("birds",)
@@ -374,7 +374,7 @@ class ByHand(Learner):
         return [torch.optim.SGD(body, 0.05, momentum=0.9, weight_decay=0.01), torch.optim.AdamW(head, 0.01)]
 
     def training_step(self, batch: Batch, index: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():
+        for optimizer in self.optimizers():  # type: ignore[union-attr]  # there are two
             self.on_step(self, index)
             optimizer.zero_grad()
             self.manual_backward(cross_entropy(self(batch[0]), batch[1]))
@@ -430,7 +430,7 @@ def test_an_optimizer_of_another_net_is_left_alone() -> None:
             return [torch.optim.Adam(self.net.parameters()), torch.optim.Adam(self.other.parameters())]
 
         def training_step(self, batch: Batch, index: int) -> None:  # type: ignore[override]
-            mine, others = self.optimizers()
+            mine, others = self.optimizers()  # type: ignore[attr-defined]  # there are two
             with others.toggle_model():
                 self.manual_backward(self.other(self.net(batch[0]).detach()).square().mean().sqrt())
                 others.step()
@@ -471,6 +471,37 @@ def test_lbfgs_works_with_hard_hat_and_is_refused_where_gradients_are_needed() -
     session = attached(module, "fg_adahat")
     with pytest.raises(OptimizerError, match="was called with a closure"):
         trainer(callbacks(session, task="birds"), max_epochs=1).fit(module, Loader(0))
+
+
+# ------------------------------------------------------------------ modes
+@pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode at the start of training")
+@pytest.mark.parametrize("whole", [True, False], ids=["module", "part"])
+def test_a_model_in_evaluation_mode_is_not_trained(whole: bool) -> None:
+    module = learner()
+    session = attached(module, whole=whole)
+    module.eval()
+    with pytest.raises(BadCallError, match=r"all of it is in evaluation mode.*call train\(\) on the LightningModule"):
+        trainer(callbacks(session, task="birds")).fit(module, Loader(0))
+    assert (list(session.tasks), module.losses) == ([], [])
+    module.train()
+    trainer(callbacks(session, task="birds")).fit(module, Loader(0))
+    assert session.tasks == ("birds",)
+
+
+@pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode at the start of training")
+def test_norms_may_stay_in_evaluation_mode() -> None:
+    module = learner()
+    session = attached(module)
+    module.net.norm.eval()
+    running = module.net.norm.running_mean.clone()  # type: ignore[union-attr]
+    drawn: list[Tensor] = []
+    note = pl.Callback()
+    note.on_train_start = lambda *_: drawn.extend(e.detach().clone() for e in session.embeddings.values())  # type: ignore[method-assign]
+    trainer([note, *callbacks(session, task="birds")]).fit(module, Loader(0), Loader(0))
+    assert torch.equal(module.net.norm.running_mean, running)  # type: ignore[arg-type]
+    assert not module.net.norm.training
+    assert len(drawn) == 2
+    assert not any(torch.equal(before, e) for before, e in zip(drawn, session.embeddings.values(), strict=True))
 
 
 # ------------------------------------------------------------------ what is refused

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.adapters.lightning import callbacks
@@ -150,40 +152,84 @@ def test_there_are_twenty_stops_in_both_tasks_and_of_both_kinds() -> None:
     assert {stop[4] for stop in STOPS} == {raising, signalling}
 
 
-def test_an_interrupted_fit_with_accumulation_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [4, 5], ids=["between", "within"])
+def test_an_interrupted_fit_with_accumulation_goes_on_to_the_same_bits(step: int, tmp_path: Path) -> None:
+    """Within a window of accumulated batches, too: the last checkpoint is that of the step before."""
     (tmp_path / "whole").mkdir()
     whole = Run(tmp_path / "whole", "gradient", "adamw", accumulate=2)
     for number in range(len(TASKS)):
         whole.fit(number)
-    parted = interrupted(tmp_path / "parted", "gradient", "adamw", 1, 4, raising, accumulate=2)
+    parted = interrupted(tmp_path / "parted", "gradient", "adamw", 1, step, raising, accumulate=2)
     assert differing(whole.everything(), parted.everything()) == []
 
 
 # ------------------------------------------------------------------ the file
+def state_of(file: dict[str, Any]) -> dict[str, Any]:
+    """Return the session's state in a checkpoint."""
+    found: dict[str, Any] = file["callbacks"]["TaskCallback{'model': 'Net'}"]["session"]
+    return found
+
+
 def test_a_checkpoint_is_plain_data(tmp_path: Path) -> None:
     run = Run(tmp_path, "fg_adahat", "adamw")
     run.stop_at(4, raising)
     with pytest.raises(BoomError):
         run.fit(0)
     file = torch.load(tmp_path / "step=3.ckpt", weights_only=True)
-    running = file["callbacks"]["TaskCallback"]["session"]["running"]
+    running = state_of(file)["running"]
     assert (running["id"], running["num_classes"], running["steps"]) == ("birds", 3, 3)
 
 
-def test_a_checkpoint_of_an_exception_holds_the_running_task(tmp_path: Path) -> None:
-    """The task is rolled back before the file is written."""
-    whole = Run(tmp_path, "fg_adahat", "adamw")
+class Trained(Loader):
+    """Counts the batches that were trained on.
+
+    Lightning writes down what the loader says of itself, and a loader counts the batch it has just given. Its own
+    progress counts batches that were completed. An exception within a batch comes between the two: with a loader that
+    counts what it gave, the fit would go on after the batch that raised, without ever having trained on it.
+    """
+
+    def __init__(self, module: Learner) -> None:
+        super().__init__(0)
+        self.module = module
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": len(self.module.losses)}
+
+
+@pytest.mark.parametrize("where", ["on_train_batch_start", "training_step", "on_train_batch_end"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+def test_a_checkpoint_of_an_exception_holds_the_running_task(where: str, first: bool, tmp_path: Path) -> None:
+    """The task is rolled back before the file is written; the one that raises comes before or after it in the list."""
+    whole = Run(tmp_path / "whole", "fg_adahat", "adamw")
     whole.fit(0)
-    run = Run(tmp_path / "b", "fg_adahat", "adamw")
-    run.stop_at(4, raising)
-    saver = ModelCheckpoint(tmp_path / "b", "left", save_on_exception=True)
+    run = Run(tmp_path / "left", "fg_adahat", "adamw")
+    bad = Raising(where)
+    if where == "training_step":
+        run.stop_at(4, raising)
+    saver = ModelCheckpoint(run.folder, "left", save_on_exception=True)
+    ours = callbacks(run.session, task="birds", num_classes=3)
     torch.manual_seed(0)
     with pytest.raises(BoomError):
-        trainer([*callbacks(run.session, task="birds"), saver], enable_checkpointing=True).fit(run.module, Loader(0))
+        trainer([bad, *ours, saver] if first else [*ours, bad, saver], enable_checkpointing=True).fit(
+            run.module, Trained(run.module)
+        )
     assert (run.session.tasks, run.session.interrupted) == ((), None)
-    other = Run(tmp_path / "b", "fg_adahat", "adamw", seed=99)
+    file = torch.load(run.folder / "left.ckpt", weights_only=True)
+    assert state_of(file)["running"]["steps"] == len(run.module.losses)
+    other = Run(run.folder, "fg_adahat", "adamw", seed=99)
     other.fit(0, going_on=True)
     assert differing(whole.everything(), other.everything()) == []
+
+
+class Raising(pl.Callback):
+    """Raises at an event of the fifth batch."""
+
+    def __init__(self, where: str) -> None:
+        setattr(self, where, self.boom)
+
+    def boom(self, *event: Any) -> None:
+        if event[-1] == 4:
+            raise BoomError
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -245,6 +291,32 @@ def test_a_checkpoint_goes_on_in_the_same_process(tmp_path: Path) -> None:
     whole = Run(tmp_path, "hat", "adamw")
     whole.fit(0)
     assert differing(whole.everything(), run.everything()) == []
+
+
+def test_the_last_checkpoint_is_found_by_its_name(tmp_path: Path) -> None:
+    """`ckpt_path="last"`; the dataloader of another process need not have state at the end of an epoch."""
+    whole = Run(tmp_path / "whole", "fg_adahat", "adamw")
+    whole.fit(0)
+    for seed in (0, 99):
+        module = learner("adamw", one_cycle, seed=seed)
+        session = attached(module, "fg_adahat", callbacks=[])
+        saver = ModelCheckpoint(tmp_path / "parted", save_last=True)
+        parts: list[pl.Callback] = [*callbacks(session, task="birds", num_classes=3), saver]
+        run = trainer(parts, max_epochs=EPOCHS, enable_checkpointing=True)
+        loader: DataLoader[Any] = DataLoader(Loader(0).batches, batch_size=None)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        if seed == 0:
+            module.on_step = stop_after_an_epoch
+            with pytest.raises(BoomError):
+                run.fit(module, loader)
+        else:
+            run.fit(module, loader, ckpt_path="last")
+    assert differing(whole.everything(), everything(session, run.optimizers[0])) == []
+
+
+def stop_after_an_epoch(module: Learner, index: int) -> None:
+    if len(module.losses) == BATCHES:
+        raise BoomError
 
 
 def test_a_task_that_is_not_finished_is_not_evaluated() -> None:

@@ -48,6 +48,7 @@ def test_what_is_written_is_read(given: dict[str, Any], suffix: str, tmp_path: P
     dump_spec(to_spec(given), file)
     assert load_spec(file) == to_spec(given)
     assert load_spec(str(file)) == to_spec(given)
+    assert load_spec(given) == to_spec(given)
 
 
 def test_all_defaults_are_written(tmp_path: Path) -> None:
