@@ -10,7 +10,10 @@ from fgadahat_hooks.callbacks import (
     TaskContext,
 )
 from fgadahat_hooks.errors import FgadahatError
+from fgadahat_hooks.export import ExportReport
+from fgadahat_hooks.forgetting import ForgetReport
 from fgadahat_hooks.importance import Measure, register_measure
+from fgadahat_hooks.loading import load
 from fgadahat_hooks.plan import Plan, plan
 from fgadahat_hooks.presets import preset
 from fgadahat_hooks.session import Session
@@ -27,7 +30,9 @@ _fill_registry()
 __all__ = [
     "AttachSpec",
     "Callback",
+    "ExportReport",
     "FgadahatError",
+    "ForgetReport",
     "GradientAdjustCallback",
     "ImportanceCallback",
     "Measure",
@@ -40,6 +45,7 @@ __all__ = [
     "attach",
     "dump_spec",
     "json_schema",
+    "load",
     "load_spec",
     "plan",
     "preset",

@@ -25,6 +25,7 @@ from fgadahat_hooks.spec import AttachSpec, to_spec
 from fgadahat_hooks.targets import Targets, find_targets
 from fgadahat_hooks.task_tensors import TaskTensors
 from fgadahat_hooks.trace import ExampleInputs, gateable_layers, trace
+from fgadahat_hooks.tracing.forward import Call
 from fgadahat_hooks.wrappers import refuse_wrapped
 
 
@@ -133,6 +134,8 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
                 rows.setdefault(site, []).append((model.get_submodule(name), gate))
     for site, folds in rows.items():
         install_fold(runtime.hooks, model.get_submodule(site), folds)
+    sites = [name for layer in graph.layers.values() for name in layer.sites]
+    runtime.placed = {name: model.get_submodule(name) for name in [*graph.layers, *sites]}
     runtime.graph = graph
     runtime.gates = {name: runtime.gates[name] for name in graph.layers}
     runtime.gate_context.gates = list(runtime.gates.values())
@@ -179,7 +182,7 @@ class _FirstBatch:
         runtime.traced = True
         mode, runtime.gate_context.mode = runtime.gate_context.mode, type(runtime.gate_context.mode).OPEN
         try:
-            inputs = lambda m: m(*example[0], **example[1])  # noqa: E731
+            inputs = Call(*example)
             graph = trace(model, inputs, self._targets.request(runtime.spec))
             check_capabilities(runtime.callbacks, model, graph, inputs)
         except BaseException:
@@ -193,7 +196,7 @@ class _FirstBatch:
         for name in [n for n in runtime.gates if n not in graph.layers]:
             runtime.gates.pop(name)
             runtime.model.get_submodule(name)._modules.pop(GATE, None)
-        finish(runtime, graph, lambda m: m(*example[0], **example[1]))
+        finish(runtime, graph, Call(*example))
         if any("" in layer.sites and layer.position == "weight" for layer in graph.layers.values()):
             fold_enter(runtime.model, ())  # its own hook comes too late: the model's forward has begun
         if runtime.task is not None:

@@ -27,6 +27,10 @@ FgadahatError
 ├── NonFiniteError (ArithmeticError)      NaN or infinity met where it would be stored
 ├── CapabilityError (ValueError)          a measure cannot be computed on this model
 ├── StateMismatchError (ValueError)       a saved state is not one of this model
+├── CheckpointError (RuntimeError)        a saved session cannot be written or read
+│   ├── DamagedCheckpointError            its files are missing, cut off or changed
+│   └── NewerFormatError                  a newer release wrote it
+├── ExportError (RuntimeError)            a task cannot be exported as it is
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
 └── MissingDependencyError (ImportError)  an optional package is not installed
 """
@@ -167,6 +171,22 @@ class CapabilityError(FgadahatError, ValueError):
 
 class StateMismatchError(FgadahatError, ValueError):
     """A saved state is not one of this model."""
+
+
+class CheckpointError(FgadahatError, RuntimeError):
+    """A saved session cannot be written or read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Files of a saved session are missing, cut off or changed; another copy is needed."""
+
+
+class NewerFormatError(CheckpointError):
+    """A newer release wrote the saved session."""
+
+
+class ExportError(FgadahatError, RuntimeError):
+    """A task cannot be exported as it is."""
 
 
 class LeakError(FgadahatError, RuntimeError):

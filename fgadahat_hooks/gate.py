@@ -7,7 +7,7 @@ Hooks are module-level functions and everything they need hangs on the modules t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fgadahat_hooks.errors import NoTaskError
 from fgadahat_hooks.functional.mask import annealed_gate, gate_line, hard_mask, on_line
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.turns import Turns
 
 GATE = "hat_gate"
 """Name of the child module that a gated layer gets."""
@@ -46,6 +47,7 @@ class GateContext:
         clamp_threshold: Bound of `s e` in the gradient compensation.
         masks: Binary masks in force in mode USE, `(units,)` a layer.
         gates: All gates of the model.
+        turns: Which thread may choose a task now.
     """
 
     def __init__(self, s_max: float, clamp_threshold: float) -> None:
@@ -56,6 +58,7 @@ class GateContext:
         self.scale = torch.tensor(float(s_max))
         self.masks: dict[str, Tensor] = {}
         self.gates: list[Gate] = []
+        self.turns = Turns()
         self._lines: dict[str, _Line] = {}
 
     def set_scale(self, scale: float) -> None:
@@ -85,13 +88,24 @@ class GateContext:
         if self.mode is not GateMode.TASK:
             yield
             return
-        before = (self.mode, self.masks)
-        try:
-            self.masks = {gate.name: mask.detach() for gate in self.gates if (mask := gate.mask()) is not None}
-            self.mode = GateMode.USE
+        masks = {gate.name: mask.detach() for gate in self.gates if (mask := gate.mask()) is not None}
+        with self.acting(GateMode.USE, masks):
             yield
-        finally:
-            self.mode, self.masks = before
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Run the block with open gates, as before the first task: for a trial run between two tasks."""
+        return self.acting(GateMode.OPEN, {})
+
+    @contextmanager
+    def acting(self, mode: GateMode, masks: dict[str, Tensor]) -> Iterator[None]:
+        """Wait for this thread's turn, then run the block with a mode and masks, `(units,)` a layer."""
+        with self.turns.take():
+            before = (self.mode, self.masks)
+            try:
+                self.mode, self.masks = mode, masks
+                yield
+            finally:
+                self.mode, self.masks = before
 
     def _refresh(self, gate: Gate) -> None:
         like = gate.embedding
@@ -147,17 +161,18 @@ class Gate(nn.Module):
         """Return the mask `(units,)` in force now, None if gates are open.
 
         Raises:
-            NoTaskError: Tasks have been learnt and none is chosen.
+            NoTaskError: Tasks have been learnt and this thread has chosen none.
         """
-        context = self.context
-        if context.mode is GateMode.TASK:
+        context, mode = self.context, self.context.mode
+        if mode is GateMode.TASK:
             return self.soft_mask() if self.training else self.hard_mask()
-        if context.mode is GateMode.USE:
-            return context.masks[self.name]
-        if context.mode is GateMode.OPEN:
+        if mode is GateMode.OPEN:
             return None
+        if mode is GateMode.USE and context.turns.mine():
+            return context.masks[self.name]
+        where = "in a thread without a `use` block of its own" if mode is GateMode.USE else "outside any task"
         raise NoTaskError(
-            f"The forward reached the gate of '{self.name}' outside any task. Say which task the batch is of: "
+            f"The forward reached the gate of '{self.name}' {where}. Say which task the batch is of: "
             "`with session.use(task): model(x)`, or train a new one inside `with session.task(...)`."
         )
 
@@ -212,9 +227,9 @@ class FoldSite:
 
     def enter(self) -> None:
         """Hide the parameters behind gated ones."""
+        masks = [gate.mask() for _, gate in self.folds]  # first: a thread that is refused changes nothing
         self._marks.append(len(self._hidden))
-        for module, gate in self.folds:
-            mask = gate.mask()
+        for (module, _), mask in zip(self.folds, masks, strict=True):
             for name in ("weight", "bias"):
                 parameter = module._parameters.get(name)
                 if mask is not None and parameter is not None:
@@ -224,6 +239,9 @@ class FoldSite:
 
     def leave(self) -> None:
         """Show what was there before the matching `enter`."""
+        context = self.folds[0][1].context
+        if context.mode is GateMode.USE and not context.turns.mine():
+            return  # this thread was refused; what is hidden is another's
         mark = self._marks.pop() if self._marks else 0
         while len(self._hidden) > mark:
             module, name, before = self._hidden.pop()

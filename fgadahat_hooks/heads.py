@@ -74,7 +74,9 @@ class _SizeOnLoad:
         runtime = self._runtime()
         if runtime is None:
             return
-        for local in runtime.model.get_submodule(self._head)._parameters:
+        for local, parameter in runtime.model.get_submodule(self._head)._parameters.items():
+            if parameter is None:  # a head without bias
+                continue
             name = f"{self._head}.{local}" if self._head else local
             loaded, live = state.get(f"{prefix}{local}"), runtime.tensors.tensor(name)
             if isinstance(loaded, Tensor) and loaded.shape != live.shape and loaded.shape[1:] == live.shape[1:]:

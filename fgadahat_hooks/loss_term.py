@@ -28,6 +28,8 @@ class LossTerm:
         if not runtime.gates:
             return torch.zeros(())
         gates = list(runtime.gates.values())
+        if cumulative is not None:
+            runtime.check_not_cast(cumulative)
         device = gates[0].embedding.device
         lines = [runtime.gate_context.line(gate) for gate in gates]
         value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))

@@ -31,7 +31,7 @@ def measure(
     """Return a measure of every gated layer on one batch; see `Session.measure`."""
     chosen = _make(name, params)
     context = runtime.context(None)
-    with runtime.gate_context.fixed():
+    with runtime.alone(), runtime.gate_context.fixed():
         seen = example_call(runtime.model, inputs)
         batch = Batch(seen.args, seen.kwargs, _scores(chosen, target))
         if not batch.size:

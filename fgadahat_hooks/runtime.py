@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.callbacks.base import Callback, CallbackList, GatedLayer, TaskContext
-from fgadahat_hooks.errors import DetachedError, UnknownTaskError
+from fgadahat_hooks.errors import DetachedError, TaskRunningError, UnknownTaskError
 from fgadahat_hooks.gate import Gate, GateContext, GateMode
 from fgadahat_hooks.graph import InputMap, UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import LayerType, layer_type_of
 from fgadahat_hooks.policy import TensorPolicy
+from fgadahat_hooks.random_states import EpochDraws
 from fgadahat_hooks.registry import suggest
 from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.state import RunningTask, TaskId, TaskRecord, TaskState
 from fgadahat_hooks.task_tensors import TaskTensors
+from fgadahat_hooks.turns import works_for_autograd
 
 if TYPE_CHECKING:
     from fgadahat_hooks.task import Task
@@ -45,10 +48,14 @@ class Runtime:
         tensors: Access to the per-task tensors.
         example_inputs: Inputs that the model was traced with.
         task: The running task.
+        task_thread: The thread that it was begun in.
         interrupted: A task that a loaded state is in the middle of, until it goes on or is rolled back.
         frozen: Names of the parameters that stay as the first task left them; empty before it ends.
         tied: Identities of head parameters that other modules use too.
         num_classes: Number of outputs of the head at attach, None without one head layer.
+        placed: The modules that carry gates or their hooks, by name.
+        draws: Random numbers at the beginning of the epoch, to draw it again after an interruption.
+        save_id: Which save the session was loaded from, empty if from none.
     """
 
     model: nn.Module
@@ -66,11 +73,15 @@ class Runtime:
     example_inputs: Any = None
     traced: bool = False
     task: Task | None = None
+    task_thread: int | None = None
     interrupted: RunningTask | None = None
     detached: bool = False
     frozen: list[str] = field(default_factory=list)
     tied: set[int] = field(default_factory=set)
     num_classes: int | None = None
+    placed: dict[str, nn.Module] = field(default_factory=dict)
+    draws: EpochDraws = field(default_factory=EpochDraws)
+    save_id: str = ""
 
     def __post_init__(self) -> None:
         """Start without per-task tensors; the trace tells which there are."""
@@ -79,13 +90,35 @@ class Runtime:
 
     # ---------------------------------------------------------------- checks
     def check_attached(self) -> None:
-        """Refuse to work on a model that was given back.
+        """Refuse to work on a model that was given back, or that lost a gate.
 
         Raises:
-            DetachedError: The session was detached.
+            DetachedError: The session was detached, or a layer that carries a gate was replaced.
         """
         if self.detached:
             raise DetachedError("The session was detached and its model given back. Call fgadahat_hooks.attach again.")
+        gone = [name for name, module in self.placed.items() if _module(self.model, name) is not module]
+        if gone:
+            raise DetachedError(
+                f"Layer '{gone[0]}' was replaced after attach ({len(gone)} in all): its gate is gone, and finished "
+                "tasks with it. Put the old layer back, or make such changes before attach."
+            )
+
+    def check_not_cast(self, cumulative: Tensor) -> None:
+        """Refuse to go on with a task in another precision than it was begun in.
+
+        Args:
+            cumulative: The joined mask that was made when the task began.
+
+        Raises:
+            TaskRunningError: The model was cast, or has lost its values.
+        """
+        now = next((gate.embedding for gate in self.gates.values()), cumulative)
+        if now.dtype != cumulative.dtype or now.is_meta:
+            raise TaskRunningError(
+                f"Expected the model in {cumulative.dtype} as when the task began, but it is in {now.dtype} on "
+                f"{now.device}. Cast the model before a task begins, and build the optimizer after it."
+            )
 
     def record(self, task: TaskId) -> TaskRecord:
         """Return the record of a finished task.
@@ -144,25 +177,62 @@ class Runtime:
 
     # ---------------------------------------------------------------- modes
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for the other threads that use the model, then run the block.
+
+        Raises:
+            TaskRunningError: A task is running in another thread.
+        """
+        with self.gate_context.turns.take():
+            if self.task is not None and self.task_thread != threading.get_ident() and not works_for_autograd():
+                raise TaskRunningError(
+                    f"Task {self.task.id!r} is running in another thread, and the model can be one task at a time. Use "
+                    "the model in that thread, or after the task has ended."
+                )
+            yield
+
+    def start(self, task: Task) -> None:
+        """Let a task run in this thread, once no other thread uses the model.
+
+        Raises:
+            TaskRunningError: Another thread's task has begun meanwhile.
+        """
+        with self.alone():
+            self.task, self.interrupted, self.task_thread = task, None, threading.get_ident()
+
+    @contextmanager
     def using(self, task: TaskId) -> Iterator[None]:
         """Run the block as a finished task: its masks in the gates, its own tensors in the model."""
-        record = self.record(task)
-        context = self.gate_context
-        before = (context.mode, context.masks)
-        references = self.tensors.references()
-        try:
-            context.masks = {n: m.to(self.gates[n].embedding) for n, m in record.masks.items()}
-            context.mode = GateMode.USE
-            self.tensors.put(record.tensors, copy=False)
-            yield
-        finally:
-            context.mode, context.masks = before
-            if not self.detached:  # else the model was given back as this task
-                self.tensors.restore(references)
+        with self.alone():
+            record = self.record(task)
+            masks = {n: m.to(self.gates[n].embedding) for n, m in record.masks.items()}
+            references = self.tensors.references()
+            try:
+                with self.gate_context.acting(GateMode.USE, masks):
+                    self.tensors.put(record.tensors, copy=False)
+                    yield
+            finally:
+                if not self.detached:  # else the model was given back as this task
+                    self.tensors.restore(references)
+
+    @contextmanager
+    def using_running(self) -> Iterator[None]:
+        """Run the block under the hard mask of the running task."""
+        with self.alone():
+            masks = {name: gate.hard_mask() for name, gate in self.gates.items()}
+            with self.gate_context.acting(GateMode.USE, masks):
+                yield
 
     def rest_mode(self) -> GateMode:
         """Return what gates do while no task is chosen."""
         return GateMode.CLOSED if self.state.records or self.interrupted else GateMode.OPEN
+
+
+def _module(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def _kind(module: nn.Module) -> LayerType:

@@ -7,15 +7,18 @@ it, and it can be split into tensors and JSON.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
 import torch
+from pydantic_core import PydanticSerializationError
 from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError, NoTaskError, StateMismatchError, TaskRunningError
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import STATE_VERSION, RunningTask, TaskRecord, TaskState
+from fgadahat_hooks.state_form import form_problems
 
 FORMAT = "fgadahat_hooks.session"
 _KEYS = {"layers", "num_classes", "initial", "tasks", "summed_importance", "frozen", "callbacks", "running", "spec"}
@@ -45,7 +48,7 @@ def dump_state(runtime: Runtime) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": STATE_VERSION,
-        "spec": runtime.spec.model_dump(mode="json"),
+        "spec": _spec(runtime),
         "layers": [{"name": name, "units": layer.units} for name, layer in runtime.graph.layers.items()],
         "num_classes": runtime.num_classes,
         "initial": dict(runtime.initial),
@@ -55,6 +58,16 @@ def dump_state(runtime: Runtime) -> dict[str, Any]:
         "callbacks": callbacks,
         "running": None if running is None else {k: v for k, v in _shallow(running).items() if k != "callbacks"},
     }
+
+
+def _spec(runtime: Runtime) -> dict[str, Any]:
+    try:
+        return runtime.spec.model_dump(mode="json")
+    except PydanticSerializationError:
+        raise BadCallError(
+            "Expected the parameters of the importance measure to be numbers, text, lists and dicts of them, but got "
+            f"{runtime.spec.importance.params!r:.80}. A state cannot hold others."
+        ) from None
 
 
 def _shallow(record: TaskRecord | RunningTask) -> dict[str, Any]:
@@ -93,7 +106,9 @@ def load_state(runtime: Runtime, state: Any) -> None:
     if runtime.task is not None:
         raise TaskRunningError(f"Task {runtime.task.id!r} is running; leave its block before loading a state.")
     _check_format(state)
-    wrong = [*_layers(runtime, state), *_tensors(runtime, state), *_callbacks(runtime, state)]
+    wrong = form_problems(state)
+    if not wrong:
+        wrong = [*_layers(runtime, state), *_tensors(runtime, state), *_callbacks(runtime, state)]
     if wrong:
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise StateMismatchError(
@@ -102,13 +117,31 @@ def load_state(runtime: Runtime, state: Any) -> None:
         )
     records = {task["id"]: TaskRecord(**{k: v for k, v in task.items() if k != "id"}) for task in state["tasks"]}
     running = state["running"]
+    _load_callbacks(runtime, state["callbacks"])
     runtime.state = TaskState(records, dict(state["summed_importance"]))
     runtime.initial, runtime.frozen = dict(state["initial"]), list(state["frozen"])
     runtime.num_classes = state["num_classes"]
     runtime.interrupted = None if running is None else RunningTask(**running, callbacks=state["callbacks"])
-    if running is None:
-        runtime.callbacks.load_state_dict(state["callbacks"])
     runtime.gate_context.mode = runtime.rest_mode()
+
+
+def _load_callbacks(runtime: Runtime, states: Mapping[str, Any]) -> None:
+    """Let the callbacks take their states, all or none; one whose task goes on takes it again then.
+
+    Raises:
+        StateMismatchError: A callback does not take its state.
+    """
+    before = runtime.callbacks.state_dict()
+    try:
+        runtime.callbacks.load_state_dict(states)
+    except Exception as error:
+        with suppress(Exception):  # the one that raised may raise again
+            runtime.callbacks.load_state_dict(before)
+        raise StateMismatchError(
+            f"Expected the callbacks to take the states that were saved ({', '.join(states)}), but one raised "
+            f"{type(error).__name__}: {error}. Nothing was changed. Attach the callbacks that were there when the "
+            "state was saved."
+        ) from error
 
 
 def _check_format(state: Any) -> None:
@@ -137,6 +170,8 @@ def _layers(runtime: Runtime, state: Mapping[str, Any]) -> Iterator[str]:
             yield f"gated layer '{name}' ({mine[name]} units) is not in the state"
         elif mine[name] != saved[name]:
             yield f"gated layer '{name}' has {mine[name]} units, the state has {saved[name]}"
+    if (runtime.num_classes is None) != (state["num_classes"] is None):
+        yield "the head can be resized in the model or in the state only"
     if mine == saved and list(mine) != list(saved):
         yield "the gated layers come in another order"
 
@@ -156,6 +191,9 @@ def _tensors(runtime: Runtime, state: Mapping[str, Any]) -> Iterator[str]:
     frozen = set(runtime.frozen_names()) if state["frozen"] else set()
     for name in sorted(frozen ^ set(state["frozen"])):
         yield f"parameter '{name}' is frozen in {'the model' if name in frozen else 'the state'} only"
+    for name in sorted(set(runtime.initial) & set(state["initial"])):
+        if runtime.initial[name].shape != state["initial"][name].shape:
+            yield f"norm tensor '{name}' has another shape in the state"
     for name in sorted(set(runtime.initial) ^ set(state["initial"])):
         yield f"norm tensor '{name}' is in {'the model' if name in runtime.initial else 'the state'} only"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -12,11 +12,11 @@ from fgadahat_hooks.callback_lists import check_capabilities, checked
 from fgadahat_hooks.callbacks import Callback, CallbackList
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
-from fgadahat_hooks.gate import GateMode
+from fgadahat_hooks.forgetting import ForgetReport, forget
 from fgadahat_hooks.mixed import using_each
 from fgadahat_hooks.plan import Plan, make_plan
 from fgadahat_hooks.saved_state import dump_state, load_state
-from fgadahat_hooks.session_views import SessionViews
+from fgadahat_hooks.session_folder import SessionFolder
 from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.state import TaskId
 from fgadahat_hooks.task import Task
@@ -31,7 +31,7 @@ class _RollBackError(Exception):
     """Leaves a task that is to be forgotten."""
 
 
-class Session(SessionViews):
+class Session(SessionFolder):
     """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
 
     # ---------------------------------------------------------------- what was asked for and found
@@ -102,7 +102,8 @@ class Session(SessionViews):
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; add callbacks before a task begins.")
         added = CallbackList([*runtime.own_callbacks, *checked(callbacks)])
         if runtime.traced:
-            check_capabilities(added, runtime.model, runtime.graph, runtime.example_inputs)
+            with runtime.gate_context.opened():
+                check_capabilities(added, runtime.model, runtime.graph, runtime.example_inputs)
         runtime.callbacks = added
 
     # ---------------------------------------------------------------- a restart
@@ -129,7 +130,8 @@ class Session(SessionViews):
             TaskRunningError: A task is running.
         """
         self._runtime.check_attached()
-        load_state(self._runtime, state)
+        with self._runtime.alone():
+            load_state(self._runtime, state)
 
     @property
     def interrupted(self) -> TaskId | None:
@@ -151,9 +153,13 @@ class Session(SessionViews):
         block. Blocks may be nested, and opened while a task is running; the running task's id stands for its current
         hard mask. With a list, tuple or 1-d tensor, one id per sample of the batch.
 
+        Threads take turns: a block waits until no other thread is in one. A forward belongs to the block of its own
+        thread, and is refused where another thread's block is open.
+
         Raises:
             UnknownTaskError: No task of that id is finished.
             BadCallError: An empty list.
+            TaskRunningError: A task is running in another thread.
         """
         runtime = self._runtime
         runtime.check_attached()
@@ -165,21 +171,9 @@ class Session(SessionViews):
             return using_each(runtime, task)
         current = runtime.task or runtime.interrupted
         if current is not None and current.id == task:
-            return self._use_running()
+            return runtime.using_running()
         runtime.record(task)
         return runtime.using(task)
-
-    @contextmanager
-    def _use_running(self) -> Iterator[None]:
-        """Run the block under the hard mask of the running task."""
-        context = self._runtime.gate_context
-        before = (context.mode, context.masks)
-        try:
-            context.masks = {name: gate.hard_mask() for name, gate in self._runtime.gates.items()}
-            context.mode = GateMode.USE
-            yield
-        finally:
-            context.mode, context.masks = before
 
     def parameter_groups(
         self, lr: float, gate_lr: float | None = None, weight_decay: float = 0.0, **options: Any
@@ -232,6 +226,27 @@ class Session(SessionViews):
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
         return verify(runtime, inputs, self.plan.leaks)
 
+    def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
+        """Say what forgetting a finished task frees, and with `dry_run=False` forget it.
+
+        Its masks, importance, heads and norms are dropped and its id is free; units that only it used can be learnt
+        anew. All other tasks keep their bits. Importances are summed again, as if the others alone had ended.
+
+        Args:
+            task: Id of a finished task.
+            dry_run: Change nothing.
+
+        Returns:
+            The units that only this task uses, by layer, and the capacity before and after.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+            TaskRunningError: A task is running or interrupted, or a `use` block is open.
+            BadCallError: No SummationCallback is there to sum the importances of the others.
+        """
+        self._runtime.check_attached()
+        return forget(self._runtime, task, dry_run)
+
     def detach(self) -> nn.Module:
         """Give the model back: no hook, no attribute, no extra key is left. A second call does nothing.
 
@@ -244,8 +259,9 @@ class Session(SessionViews):
         runtime = self._runtime
         if runtime.task is not None:
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; leave its block before detaching.")
-        runtime.hooks.close()
-        runtime.detached = True
+        with runtime.alone():
+            runtime.hooks.close()
+            runtime.detached = True
         return runtime.model
 
     def __repr__(self) -> str:

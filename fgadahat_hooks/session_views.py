@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.clip import clip_grad_by_mask
-from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.errors import BadCallError, NoTaskError
+from fgadahat_hooks.export import ExportReport, export
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.measuring import measure
 from fgadahat_hooks.runtime import Runtime
@@ -158,3 +159,48 @@ class SessionViews:
             BadCallError: A layer is missing, unknown, or has another number of units; the aggregation is unknown.
         """
         clip_grad_by_mask(self._runtime, mask, aggregation)
+
+    @overload
+    def export(
+        self,
+        task: TaskId,
+        *,
+        compact: bool = ...,
+        inputs: ExampleInputs | None = ...,
+        report: Literal[False] = ...,
+    ) -> nn.Module: ...
+
+    @overload
+    def export(
+        self, task: TaskId, *, compact: bool = ..., inputs: ExampleInputs | None = ..., report: Literal[True]
+    ) -> tuple[nn.Module, ExportReport]: ...
+
+    def export(
+        self, task: TaskId, *, compact: bool = False, inputs: ExampleInputs | None = None, report: bool = False
+    ) -> nn.Module | tuple[nn.Module, ExportReport]:
+        """Return a copy of the model that is a finished task and nothing more, in evaluation mode.
+
+        Its outputs are those under `session.use(task)`, bit for bit; compact, up to rounding. Either is checked before
+        it is returned.
+
+        Args:
+            task: Id of a finished task.
+            compact: Remove the units that the task does not use, wherever the model allows.
+            inputs: Inputs to check with, as for `attach`; those of the trace when left out.
+            report: Return, beside the module, what a compact export saved and what it had to keep.
+
+        Returns:
+            A module of the same class that does not need this library, with the `state_dict` keys of the model before
+            `attach`; with `report`, that module and an `ExportReport`.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+            TaskRunningError: The task has not ended.
+            ExportError: The outputs would change; names the layers that may be why.
+            BadCallError: A report is asked for an export that is not compact.
+        """
+        self._runtime.check_attached()
+        if report and not compact:
+            raise BadCallError("Expected `compact=True` for a report, but got compact=False. Nothing is removed then.")
+        module, found = export(self._runtime, task, inputs, compact=compact)
+        return module if found is None or not report else (module, found)

@@ -206,6 +206,10 @@ def _to_block(annotation: Any, spec: object) -> Any:
         return _adapter(annotation).validate_python(plain(spec))
     except ValidationError as error:
         raise SpecError(problems(annotation, error)) from None
+    except RecursionError:
+        raise SpecError(
+            [Problem("", "expected a spec of a few levels, got too many, or one that holds itself.")]
+        ) from None
 
 
 @cache

@@ -127,6 +127,8 @@ def _read_json(text: str, found: list[Problem]) -> object:
         raise _syntax(error.lineno, error.colno, f"expected valid JSON ({error.msg}).") from None
     except RecursionError:
         raise SpecError([Problem("", "expected JSON of a few levels, got too many.")]) from None
+    except ValueError as error:  # a whole number of thousands of digits
+        raise SpecError([Problem("", f"expected valid JSON ({error}).")]) from None
 
 
 def _read_yaml(text: str, found: list[Problem]) -> object:

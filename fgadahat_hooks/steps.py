@@ -139,6 +139,7 @@ class ProtectedSteps:
 
     def _begin(self, optimizer: Optimizer, closure: bool) -> None:
         """Do what comes between the gradients and the step."""
+        self._runtime.check_not_cast(self._context().cumulative)
         if optimizer not in self._compared:
             self._compare_ranks(optimizer)
         if optimizer not in self._ready:
@@ -166,6 +167,7 @@ class ProtectedSteps:
 
     def _check_embeddings(self) -> None:
         """Look once, at the first step: the optimizers' groups rarely change after that."""
+        self._runtime.check_attached()
         refuse_sharded(self._runtime.model.named_parameters())
         held = {i for o in self._optimizers for i in optimizer_parameters(o)}
         missing = [n for n, gate in self._runtime.gates.items() if id(gate.embedding) not in held]

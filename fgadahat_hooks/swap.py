@@ -117,10 +117,12 @@ class TaskSwap:
         """Return what the task leaves: its binary masks and its own tensors.
 
         Raises:
+            DetachedError: A layer that carries a gate was replaced.
             NonFiniteError: One of them holds NaN or infinity.
             RanksDifferError: The processes that train the model hold different parameters.
         """
         runtime = self._runtime
+        runtime.check_attached()  # a layer that was replaced in the task has no gate
         share_first(runtime.model.buffers())  # running statistics are each rank's own; DDP shares them before a forward
         check_equal(dict(runtime.model.named_parameters()), "parameters at the end of a task", _WRAP)
         newest = list(runtime.state.records.values())[-1:]

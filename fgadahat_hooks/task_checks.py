@@ -23,6 +23,11 @@ def check_can_begin(runtime: Runtime, task: TaskId, num_classes: int | None, res
             "leave the first `with session.task(...)` block."
         )
     _check_interrupted(runtime, resume)
+    if any(gate.embedding.is_meta for gate in runtime.gates.values()):
+        raise BadCallError(
+            "Expected a model with values, but it is on the meta device: they are lost. Load them first, for example "
+            "by fgadahat_hooks.load(model, path) on a new model."
+        )
     if not isinstance(task, str | int) or isinstance(task, bool) or task == "":
         raise BadCallError(f"Expected a task id that is a non-empty str or an int, but got {task!r}.")
     if task in runtime.state.records:

@@ -17,7 +17,7 @@ from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import TaskId, TaskRecord, TaskState
 from fgadahat_hooks.task_tensors import TaskTensors
-from fgadahat_hooks.tracing.forward import call_model, output_tensors, untouched
+from fgadahat_hooks.tracing.forward import output_tensors, run_example, untouched
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def verify(runtime: Runtime, inputs: Any = None, by_choice: tuple[str, ...] = ()
     inputs = runtime.example_inputs if inputs is None else inputs
     if inputs is None:
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
-    scratch = _scratch(runtime)
+    with runtime.alone():
+        scratch = _scratch(runtime)
     with untouched(scratch.model):
         _shake(scratch)
         before = _logits(scratch, inputs)
@@ -114,7 +115,7 @@ def _logits(scratch: Runtime, inputs: Any) -> dict[TaskId, list[Tensor]]:
     out = {}
     for task in scratch.state.records:
         with scratch.using(task):
-            out[task] = [t.clone() for t in output_tensors(call_model(scratch.model, inputs))]
+            out[task] = [t.clone() for t in output_tensors(run_example(scratch.model, inputs))]
     return out
 
 

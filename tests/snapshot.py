@@ -16,14 +16,17 @@ from fgadahat_hooks.guard import OptimizerGuard
 Seen = dict[str, Any]
 
 
-def snapshot(model: nn.Module) -> Seen:
-    """Return all attributes of all modules: tensors by identity and content, hooks and other objects by identity."""
+def snapshot(model: nn.Module, *, global_hooks: bool = True) -> Seen:
+    """Return all attributes of all modules: tensors by identity and content, hooks and other objects by identity.
+
+    To look at the hooks that act everywhere, sessions thrown away have to be collected first, which takes its time.
+    """
     seen: Seen = {}
     for name, module in model.named_modules():
         seen[f"{name}: class"] = (type(module), type(module).forward, id(module))
         for key, value in module.__dict__.items():
             seen[f"{name}: {key}"] = _seen(value)
-    return seen | _global_hooks()
+    return seen | _global_hooks() if global_hooks else seen
 
 
 def differences(before: Seen, after: Seen) -> list[str]:

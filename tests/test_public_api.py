@@ -17,6 +17,7 @@ NAMES = (
     "ImportanceCallback",
     "SummationCallback",
     "attach",
+    "load",
     "load_spec",
     "plan",
     "preset",
@@ -26,7 +27,9 @@ NAMES = (
 """What users were promised at the root."""
 
 ALSO = (
+    "ExportReport",
     "FgadahatError",
+    "ForgetReport",
     "Measure",
     "Plan",
     "Session",
@@ -43,9 +46,13 @@ MEMBERS = {
         "capacity",
         "cumulative_mask",
         "detach",
+        "export",
+        "forget",
         "masks",
         "measure",
         "parameter_groups",
+        "restore",
+        "save",
         "summative_mask",
         "task",
         "tasks",
@@ -65,10 +72,7 @@ MEMBERS = {
 }
 """What users were promised of what the calls return."""
 
-NOT_YET = {
-    "fgadahat_hooks": ("load",),
-    "fgadahat_hooks.session:Session": ("export", "save"),
-}
+NOT_YET: dict[str, tuple[str, ...]] = {}
 """Promised names that are not built. Whoever builds one moves it up: the test below fails until then."""
 
 

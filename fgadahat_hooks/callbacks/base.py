@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -195,7 +196,15 @@ class CallbackList:
             )
 
     def call(self, event: str, *args: object) -> None:
-        """Call one event of every callback."""
+        """Call one event of every callback.
+
+        After a step each of them is called, even if one before it raises: one puts back what finished tasks need.
+        """
+        if event == "on_after_optimizer_step":
+            with ExitStack() as stack:
+                for callback in reversed(self.items):
+                    stack.callback(getattr(callback, event), *args)
+            return
         for callback in self._at_task_end if event == "on_task_end" else self.items:
             getattr(callback, event)(*args)
 

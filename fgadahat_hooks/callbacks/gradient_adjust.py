@@ -71,7 +71,11 @@ class GradientAdjustCallback(Callback):
         self._forget()
 
     def on_task_abort(self, context: TaskContext) -> None:
-        """Forget the rates of the task."""
+        """Forget the rates of the task; a step that broke off half way (out of memory, Ctrl-C) is taken back."""
+        if self.spec.apply_to == "update":
+            with torch.no_grad():
+                for part in self._moving:
+                    part.put_back()
         self._forget()
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:

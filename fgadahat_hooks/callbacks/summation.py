@@ -10,6 +10,7 @@ from torch import Tensor
 from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.base import Callback, TaskContext
 from fgadahat_hooks.spec import PlainSummation, to_summation
+from fgadahat_hooks.state import TaskRecord, TaskState
 
 
 class SummationCallback(Callback):
@@ -36,11 +37,22 @@ class SummationCallback(Callback):
 
     def on_task_end(self, context: TaskContext) -> None:
         """Sum the importances of all finished tasks and this one, layer by layer."""
-        if not context.record.importance:
-            return
-        earlier = [record.importance for record in context.state.records.values() if record.importance]
-        summed = context.state.summed_importance
-        context.summed_importance = {
-            name: self._sum(summed.get(name), [*(i[name] for i in earlier), newest], **self._params)
-            for name, newest in context.record.importance.items()
+        if context.record.importance:
+            context.summed_importance = self.summed(context.state, context.record)
+
+    def summed(self, state: TaskState, newest: TaskRecord) -> dict[str, Tensor]:
+        """Return the sum over finished tasks and one more that ends now, `(units,)` a layer.
+
+        Args:
+            state: What the earlier tasks left; stays as it is.
+            newest: The record of the task that ends; without importance it adds nothing.
+        """
+        if not newest.importance:
+            return dict(state.summed_importance)
+        earlier = [record.importance for record in state.records.values() if record.importance]
+        return {
+            name: self._sum(
+                state.summed_importance.get(name), [*(i[name] for i in earlier), importance], **self._params
+            )
+            for name, importance in newest.importance.items()
         }

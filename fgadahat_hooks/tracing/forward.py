@@ -14,6 +14,20 @@ from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import TraceError
 
+
+class Call:
+    """Example inputs of a model that takes positional and keyword arguments at once."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Take the arguments."""
+        self.args = args
+        self.kwargs = kwargs
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Call the model on them."""
+        return model(*self.args, **self.kwargs)
+
+
 ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any] | Callable[[nn.Module], Any]
 
 

@@ -1,0 +1,82 @@
+"""What tells one model from another: the names, shapes and dtypes of its tensors, and which are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from fgadahat_hooks.checkpoint.manifest import ModelEntry, TensorEntry
+from fgadahat_hooks.errors import StateMismatchError
+from fgadahat_hooks.gate import GATE
+from fgadahat_hooks.runtime import Runtime
+
+_SHOWN = 10
+
+
+def fingerprint(runtime: Runtime) -> ModelEntry:
+    """Describe an attached model, without its gates."""
+    model = runtime.model
+    tensors = [
+        TensorEntry(name=name, shape=list(value.shape), dtype=_dtype(value)) for name, value in _tensors(model).items()
+    ]
+    resizable = list(runtime.graph.heads) if runtime.num_classes is not None else []
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    return ModelEntry(class_name=kind, tensors=tensors, tied=_tied(model), resizable=resizable)
+
+
+def refuse_another(model: nn.Module, saved: ModelEntry) -> None:
+    """Compare a model, not attached yet, with the one that was saved.
+
+    Raises:
+        StateMismatchError: They differ; names all differences.
+    """
+    wrong = list(_differences(model, saved))
+    if wrong:
+        more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise StateMismatchError(
+            f"Expected the model that was saved ({saved.class_name}), but the one given differs. Nothing was changed. "
+            "Build it as it was when it was saved.\n  " + "\n  ".join(wrong[:_SHOWN]) + more
+        )
+
+
+def _differences(model: nn.Module, saved: ModelEntry) -> Iterator[str]:
+    mine, theirs = _tensors(model), {tensor.name: tensor for tensor in saved.tensors}
+    for name in [*theirs, *(name for name in mine if name not in theirs)]:
+        if name not in mine:
+            yield f"tensor '{name}' {tuple(theirs[name].shape)} is not in the model"
+        elif name not in theirs:
+            yield f"tensor '{name}' is not in the save"
+        elif is_lazy(mine[name]) or mine[name].is_meta:
+            yield f"tensor '{name}' of the model has no values yet"
+        else:
+            yield from _tensor(mine[name], theirs[name], name.rpartition(".")[0] in saved.resizable)
+    if set(mine) == set(theirs) and _tied(model) != saved.tied:
+        yield f"tied in the model: {_tied(model) or 'nothing'}; in the save: {saved.tied or 'nothing'}"
+
+
+def _tensor(mine: Tensor, saved: TensorEntry, head: bool) -> Iterator[str]:
+    shape = list(mine.shape)
+    if shape != saved.shape and not (head and shape[1:] == saved.shape[1:]):
+        yield f"tensor '{saved.name}' has shape {tuple(shape)}, the save has {tuple(saved.shape)}"
+    if _dtype(mine) != saved.dtype:
+        yield f"tensor '{saved.name}' is {_dtype(mine)}, the save has {saved.dtype}"
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what the model's own state_dict holds."""
+    found = model.state_dict(keep_vars=True)
+    return {n: v for n, v in found.items() if isinstance(v, Tensor) and n.split(".")[-2:-1] != [GATE]}
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Return the names that stand for one parameter, group by group."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return sorted(sorted(group) for group in names.values() if len(group) > 1)
