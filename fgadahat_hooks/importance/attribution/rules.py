@@ -34,12 +34,12 @@ _NAMES: dict[Kind, str] = {
         movedim moveaxis t adjoint get getitem setitem select narrow slice index_select gather take take_along_dim
         chunk split tensor_split split_with_sizes unsafe_chunk unsafe_split unbind hsplit vsplit dsplit expand
         expand_as broadcast_to broadcast_tensors repeat tile repeat_interleave roll flip fliplr flipud rot90 contiguous
-        clone alias detach as_tensor asarray requires_grad to type type_as double float half bfloat16 cpu cuda cat concat concatenate
+        clone alias detach requires_grad to type type_as double float half bfloat16 cpu cuda cat concat concatenate
         stack hstack vstack dstack column_stack block_diag pad constant_pad_nd pixel_shuffle pixel_unshuffle
         channel_shuffle native_channel_shuffle masked_fill masked_select masked_scatter where scatter index_put
         index_copy index_fill copy tril triu diag diagonal diag_embed as_strided unfold neg negative positive dropout
         alpha_dropout feature_dropout feature_alpha_dropout dropout1d dropout2d dropout3d atleast_1d atleast_2d
-        atleast_3d identity fill zero
+        atleast_3d identity as_tensor asarray fill zero
     """,
     Kind.SCALE: "mul multiply div divide true_divide",
     Kind.SUM: """
