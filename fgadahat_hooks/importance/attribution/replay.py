@@ -115,6 +115,9 @@ class Reruns:
 
     What is no fixed list of operations runs as whole forwards: control flow that looks at numbers, random numbers, and
     whatever torch cannot record.
+
+    Attributes:
+        recorded: Whether there is a recorded forward.
     """
 
     def __init__(self, scene: Scene, *, grad: bool, whole: Collection[str] = ()) -> None:
@@ -127,10 +130,12 @@ class Reruns:
         """
         self._scene = scene
         self._replays: dict[str, Replay] = {}
+        self.recorded = False
         if set(scene.sites) <= set(whole):
             return
         try:
             self._cut(record(scene), grad, whole)
+            self.recorded = True
         except Exception as error:  # anything: an error of the model's own is raised again by a whole forward
             _log.info("The forward could not be recorded, so that whole forwards are run: %s", error)
 

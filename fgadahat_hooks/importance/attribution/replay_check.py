@@ -32,11 +32,13 @@ class WholeLayers:
 def layers_to_run_whole(scene: Scene) -> frozenset[str]:
     """Return the layers whose part of the forward, run again, gives something else.
 
-    Every layer is set to another value, once either way. They differ where values take a way that torch does not see,
-    through numpy for one.
+    Every layer is set to another value, once either way. They differ where values take a way that torch does not see.
+    All layers are returned if the forward cannot be recorded at all.
     """
     with torch.no_grad():
         reruns = Reruns(scene, grad=False)
+        if not reruns.recorded:
+            return frozenset(scene.sites)
         plain = scene.run(grad=False).scores
         found = frozenset(name for name in scene.sites if _differs(scene, reruns, name, plain))
     for name in found:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -78,6 +79,7 @@ def record(scene: Scene) -> Tape:
     operations they stand for: these can run on several copies at once, and have gradients.
 
     Raises:
+        LeavesTorchError: The model takes numbers out of torch: while it is recorded there are none behind its tensors.
         Exception: Whatever torch raises for a model that cannot be recorded, or the model itself.
     """
     leaves, spec = pytree.tree_flatten(scene.inputs())
@@ -90,9 +92,23 @@ def record(scene: Scene) -> Tape:
         return scene.run_on(pytree.tree_unflatten(leaves, spec), edit=recorder.mark).scores
 
     functional: Callable[..., Tensor] = torch.func.functionalize(scores, remove="mutations")
-    with sdpa_kernel(SDPBackend.MATH), recorder:
+    with sdpa_kernel(SDPBackend.MATH), _NoWayOut(), recorder:
         found = functional(*[leaves[place] for place in places])
     return recorder.finish(found)
+
+
+class LeavesTorchError(Exception):
+    """A forward hands numbers to something else than torch."""
+
+
+class _NoWayOut(TorchFunctionMode):
+    """Refuses what would read memory that a recorded tensor does not have."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ("numpy", "__array__", "tolist", "__dlpack__", "data_ptr"):
+            raise LeavesTorchError(f"the model calls `{name}`")
+        return func(*args, **(kwargs or {}))
 
 
 class _Recorder(TorchDispatchMode):

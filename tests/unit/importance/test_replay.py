@@ -60,11 +60,22 @@ def test_which_run_in_parts(name: str, measure: str) -> None:
         assert kinds == {"one": Whole, "two": Replay}
 
 
-def test_what_torch_does_not_see_is_found_out_once() -> None:
-    with scene_of(Small(ODD["numpy"]), *data()) as scene:
+def test_a_forward_through_numpy_is_not_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    """Recorded tensors have no memory of their own: what numpy reads there is anything."""
+    with caplog.at_level(logging.INFO), scene_of(Small(ODD["numpy"]), *data()) as scene:
         whole = WholeLayers()
-        assert whole.of(scene) == {"one"}
+        assert whole.of(scene) == {"one", "two"}
         assert whole.of(scene) is whole.of(scene)
+        Reruns(scene, grad=False, whole=whole.of(scene))
+    assert caplog.text.count("the model calls `numpy`") == 1
+
+
+def test_reruns_that_give_something_else_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = Replay.scores
+    with scene_of(Small(), *data()) as scene:
+        assert layers_to_run_whole(scene) == frozenset()
+        monkeypatch.setattr(Replay, "scores", lambda *args: scores(*args) + 1)
+        assert layers_to_run_whole(scene) == {"one", "two"}
 
 
 def test_a_score_that_looks_at_numbers() -> None:
