@@ -41,9 +41,23 @@ def test_accelerate_vit() -> None:
     assert len(re.findall(r"%\s+[\d.]+%\s+yes$", printed, re.MULTILINE)) == 2
 
 
+def run_to_the_end(*command: str) -> str:
+    """Run a program of several processes, again if torch aborts one of them on its way out.
+
+    Now and then a process that has used DistributedDataParallel is aborted after its last line, when the threads of
+    its process group are taken down; a script of ten lines without this library shows it too.
+    """
+    for _ in range(3):
+        done = start(*command)
+        if "terminate called without an active exception" not in done.stderr:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_torchrun_ddp() -> None:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    printed = run(*launch, "examples/torchrun_ddp.py", "--tasks", "2", "--epochs", "1")
+    printed = run_to_the_end(*launch, "examples/torchrun_ddp.py", "--tasks", "2", "--epochs", "1")
     assert "earlier tasks bit-identical on all 2 processes: yes" in printed
     assert len(re.findall(r"%$", printed, re.MULTILINE)) == 2
 
