@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from fgadahat_hooks.graph import Consumer, UnitGraph
 from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
 from fgadahat_hooks.importance.attribution.shapes import along
 from fgadahat_hooks.trace import ExampleInputs
+
+_Sums = dict[str, dict[Callable[..., Tensor], Tensor]]
+"""For each layer that reads, what was summed up over it in one step."""
 
 
 class LayerGauge(Gauge):
@@ -56,7 +60,8 @@ class LayerGauge(Gauge):
 
     def raw(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
         """Return the measure of each layer, `(units,)`."""
-        return {layer.info.name: self.measure.compute(self._view(context, layer)) for layer in layers}
+        sums: _Sums = {}
+        return {layer.info.name: self.measure.compute(self._view(context, layer, sums)) for layer in layers}
 
     def forget(self) -> None:
         """Forget the activations."""
@@ -69,13 +74,14 @@ class LayerGauge(Gauge):
         return max((count for _, count in self._activations.values()), default=0.0)
 
     # ---------------------------------------------------------------- views
-    def _view(self, context: TaskContext, layer: GatedLayer) -> LayerView:
+    def _view(self, context: TaskContext, layer: GatedLayer, sums: _Sums) -> LayerView:
         name = layer.info.name
         consumers = []
         for c in self._consumers_of(context, layer):
             module, kind = context.readers[c.layer]
             weight = module.get_parameter("weight")
-            consumers.append(ConsumerView(c.layer, module, kind, weight, self._gradient(weight), c.unit, c.feature))
+            made, gradient = sums.setdefault(c.layer, {}), self._gradient(weight)
+            consumers.append(ConsumerView(c.layer, module, kind, weight, gradient, c.unit, c.feature, made))
         total, count = self._activations.get(name, (None, 0.0))
         activation = None if total is None else total / count
         signed = self._signed[name] / count if name in self._signed else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class ConsumerView:
         weight_grad: Gradient of that weight, if there is one.
         unit: Units of the measured layer, `(n,)` integers; a unit may occur several times or never.
         feature: Input feature of the consumer that the unit beside it reaches, `(n,)` integers.
+        sums: What was summed up by input feature in this step already, by term: most consumers on a residual stream
+            read several layers, and each of these asks for the same sum.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ConsumerView:
     weight_grad: Tensor | None
     unit: Tensor
     feature: Tensor
+    sums: dict[Callable[..., Tensor], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

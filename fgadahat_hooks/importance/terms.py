@@ -78,6 +78,8 @@ def output_sum(view: LayerView, term: Term) -> Tensor:
 
 
 def _by_unit(consumer: ConsumerView, term: Term, units: int) -> Tensor:
-    by_feature = consumer.kind.sum_by_input(consumer.module, term(consumer))
+    by_feature = consumer.sums.get(term)
+    if by_feature is None:
+        by_feature = consumer.sums[term] = consumer.kind.sum_by_input(consumer.module, term(consumer))
     unit, feature = consumer.unit.to(by_feature.device), consumer.feature.to(by_feature.device)
     return by_feature.new_zeros(units).index_add(0, unit, by_feature[feature])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import fgadahat_hooks as fh
 from fgadahat_hooks.functional import min_max
 from fgadahat_hooks.importance import LayerView
+from fgadahat_hooks.layers.conv2d import Conv2dType
+from fgadahat_hooks.layers.linear import LinearType
 from tests.reference import measures as reference
 from tests.small import aborted, backward, batches, mlp, sgd
 from tests.unit.callbacks.spy import Spy, attach, soft_masks
@@ -128,6 +130,32 @@ def test_consumers_through_skip_groups_and_flatten_equal_loops(measure: str) -> 
         ours = session.graph.split(importance.state_dict()["total"])
         for name, value in expected.items():
             torch.testing.assert_close(ours[name], min_max(torch.tensor(value, dtype=torch.float64)), rtol=1e-9, atol=0)
+
+
+def test_a_reader_of_several_layers_is_summed_up_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Branches()
+    session = fh.attach(
+        model, {}, torch.randn(2, 2, 3, 3), [fh.ImportanceCallback({"type": "output_weight_abs_sum"}, 0)]
+    )
+    summed: list[nn.Module] = []
+
+    def counting(plain: Any) -> Any:
+        def sum_by_input(self: Any, module: nn.Module, x: Tensor) -> Tensor:
+            summed.append(module)
+            found: Tensor = plain(self, module, x)
+            return found
+
+        return sum_by_input
+
+    for kind in (LinearType, Conv2dType):
+        monkeypatch.setattr(kind, "sum_by_input", counting(kind.sum_by_input))
+    with session.task("a") as task:
+        optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
+        task.anneal(1, 2)
+        for step in (1, 2):
+            backward(session, task, (torch.randn(4, 2, 3, 3), torch.randint(0, 3, (4,))))
+            optimizer.step()
+            assert len(summed) == step * len({model.grouped, model.left, model.right, model.head})
 
 
 def looped(model: Branches, measure: str, name: str, activation: Tensor) -> list[float]:
