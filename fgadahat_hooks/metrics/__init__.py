@@ -1,0 +1,35 @@
+"""Metrics of continual learning as torchmetrics classes; `metrics.functional` has them as pure functions."""
+
+from fgadahat_hooks.metrics.accuracy import (
+    AccuracyMatrix,
+    AverageAccuracy,
+    AverageIncrementalAccuracy,
+    LearningAccuracy,
+)
+from fgadahat_hooks.metrics.base import MatrixMetric
+from fgadahat_hooks.metrics.capacity import NetworkCapacity
+from fgadahat_hooks.metrics.forgetting import Forgetting, Intransigence
+from fgadahat_hooks.metrics.masks import CumulativeMaskUse, FreeUnitFraction, MaskMetric, MaskOverlap, MaskUse
+from fgadahat_hooks.metrics.ratio import ForgettingRatio, ForgettingRatioIndependent
+from fgadahat_hooks.metrics.transfer import BackwardTransfer, ForwardTransfer, ForwardTransferGEM
+
+__all__ = [
+    "AccuracyMatrix",
+    "AverageAccuracy",
+    "AverageIncrementalAccuracy",
+    "BackwardTransfer",
+    "CumulativeMaskUse",
+    "Forgetting",
+    "ForgettingRatio",
+    "ForgettingRatioIndependent",
+    "ForwardTransfer",
+    "ForwardTransferGEM",
+    "FreeUnitFraction",
+    "Intransigence",
+    "LearningAccuracy",
+    "MaskMetric",
+    "MaskOverlap",
+    "MaskUse",
+    "MatrixMetric",
+    "NetworkCapacity",
+]
