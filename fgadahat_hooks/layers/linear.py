@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -14,8 +14,9 @@ from fgadahat_hooks.layers.base import LayerType
 class LinearType(LayerType):
     """A unit is an output feature; inputs and outputs may have any leading axes, e.g. `(batch, tokens, features)`."""
 
-    module_class: ClassVar[type[nn.Module]] = nn.Linear
+    module_class: ClassVar[type[nn.Module] | str] = nn.Linear
     unit_axis: ClassVar[int] = -1
+    shorthand: ClassVar[str] = "all-linear"
 
     def units(self, module: nn.Module) -> int:
         """Return the number of output features."""
@@ -40,3 +41,8 @@ class LinearType(LayerType):
     def sum_by_input(self, module: nn.Module, x: Tensor) -> Tensor:
         """Sum `(out, in)` over the units: `(in,)`."""
         return x.sum(0)
+
+    def tell_sizes(self, module: nn.Module) -> None:
+        """Set `out_features` and `in_features`."""
+        layer = cast("nn.Linear", module)
+        layer.out_features, layer.in_features = layer.weight.shape

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.layers import Conv2dType, LayerType, LinearType, layer_type_of
+from fgadahat_hooks.heads import count_outputs
+from fgadahat_hooks.layers import (
+    Conv2dType,
+    ConvTranspose2dType,
+    EmbeddingType,
+    LayerType,
+    LinearType,
+    layer_type_of,
+    refusal_of,
+)
 
 
 class MyLinear(nn.Linear):
@@ -29,6 +38,8 @@ Namesake.__name__ = "Linear"
         (nn.Linear(2, 3), LinearType),
         (MyLinear(2, 3), LinearType),
         (nn.Conv2d(2, 3, 1), Conv2dType),
+        (nn.ConvTranspose2d(2, 3, 1), ConvTranspose2dType),
+        (nn.Embedding(2, 3), EmbeddingType),
         (nn.MultiheadAttention(4, 2).out_proj, LinearType),
     ],
 )
@@ -42,11 +53,12 @@ def test_supported(module: nn.Module, expected: type[LayerType]) -> None:
         nn.ReLU(),
         nn.BatchNorm2d(3),
         nn.Sequential(nn.Linear(2, 3)),
-        nn.ConvTranspose2d(2, 3, 1),
-        nn.Conv1d(2, 3, 1),
+        nn.EmbeddingBag(2, 3),
+        nn.Bilinear(2, 2, 3),
         nn.LazyLinear(3),
         nn.LazyConv2d(3, 1),
         nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)),
+        nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 1)),
         nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 3, 1)),
         Namesake(),
     ],
@@ -54,6 +66,7 @@ def test_supported(module: nn.Module, expected: type[LayerType]) -> None:
 )
 def test_unsupported(module: nn.Module) -> None:
     assert layer_type_of(module) is None
+    assert refusal_of(module) == ""
 
 
 def test_lazy_layer_is_supported_after_its_first_forward() -> None:
@@ -71,3 +84,23 @@ def test_a_registered_class_goes_before_its_base_class(monkeypatch: pytest.Monke
     monkeypatch.setitem(registry.layer_types._items, "MyLinear", Own)
     assert type(layer_type_of(MyLinear(2, 3))) is Own
     assert type(layer_type_of(nn.Linear(2, 3))) is LinearType
+
+
+def test_the_least_that_a_type_must_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that the module tells are kept true, and a head that cannot draw itself anew is not resized."""
+
+    class Own(Namesake):
+        out_features = 2
+
+    class OwnType(LinearType):
+        module_class = Own
+        tell_sizes = LayerType.tell_sizes
+
+    monkeypatch.setitem(registry.layer_types._items, "Own", OwnType)
+    module = Own()
+    module.weight = nn.Parameter(torch.ones(5, 2))
+    OwnType().tell_sizes(module)
+    assert module.out_features == 5
+    assert OwnType().reset_of(module) is None
+    assert count_outputs(nn.Sequential(module), ["0"]) is None
+    assert count_outputs(nn.Sequential(nn.Linear(2, 3)), ["0"]) == 3

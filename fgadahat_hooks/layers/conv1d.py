@@ -1,0 +1,18 @@
+"""`nn.Conv1d`: weight `(out, in / groups, k)`, units are output channels; grouped and depthwise too."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from fgadahat_hooks import registry
+from fgadahat_hooks.layers.conv import ConvType
+
+
+@registry.layer_types.register("Conv1d")
+class Conv1dType(ConvType):
+    """A unit is an output channel, its whole line."""
+
+    module_class: ClassVar[type[nn.Module] | str] = nn.Conv1d
+    unit_axis: ClassVar[int] = -2
