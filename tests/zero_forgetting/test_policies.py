@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import LeakError
-from fgadahat_hooks.gate import Gate, NormSite
+from fgadahat_hooks.gate import Gate
+from fgadahat_hooks.gate_sites import NormSite
 from fgadahat_hooks.hooks import HookSet
 from tests.forgetting import History
 from tests.learning import recipe

@@ -1,0 +1,31 @@
+"""Which entries of which tensors later tasks may write, and which they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.callbacks.rates import Joined, shared_values
+from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.task_tensors import TaskTensors
+
+
+def gated_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Give name and data of each gated weight and bias, and a bool mask of what finished tasks use of it."""
+    context = scratch.context(None)
+    joined = Joined(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
+    for name, layer in context.layers.items():
+        for part, shared in shared_values(context, layer, joined).items():
+            gated = layer.module.get_parameter(part)
+            yield f"{name}.{part}" if name else part, gated.data, (shared.protected != 0).expand(gated.shape)
+
+
+def other_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, str]]:
+    """Give name, data and protection of every floating-point tensor that is not gated."""
+    tensors = TaskTensors(scratch.model, [])
+    for policy in scratch.policies:
+        tensor = tensors.tensor(policy.name)
+        if policy.role != "gated" and tensor.is_floating_point():
+            yield policy.name, tensor.data, policy.protection

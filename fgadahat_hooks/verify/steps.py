@@ -1,0 +1,84 @@
+"""The loop of a scratch task: random targets for everything that the model puts out in training."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fgadahat_hooks.errors import BadCallError, FgadahatError
+from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.task import Task
+from fgadahat_hooks.tracing.forward import call_model, output_tensors, own_copy
+
+
+def own_groups(scratch: Runtime) -> list[dict[str, Any]]:
+    """Return parameter groups as the first task had them: an optimizer kept since then holds frozen parameters too.
+
+    Nothing but the weight decay of embeddings is set, so that the user's own options hold.
+    """
+    embeddings = [gate.embedding for gate in scratch.gates.values()]
+    left_out = {id(e) for e in embeddings}
+    own = [p for p in scratch.model.parameters() if p.requires_grad and id(p) not in left_out]
+    groups: list[dict[str, Any]] = [{"params": own}, {"params": embeddings, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class ScratchSteps:
+    """Steps of one scratch task, through the same protection as the user's own."""
+
+    def __init__(self, scratch: Runtime, task: Task, optimizer: Optimizer, inputs: Any) -> None:
+        """Make no step yet."""
+        self._model = scratch.model
+        self._task = task
+        self._optimizer = optimizer
+        self._inputs = inputs
+        self._closure = _needs_closure(optimizer)
+
+    def run(self, steps: int) -> None:
+        """Train, annealing the gates as in one epoch of so many batches."""
+        self._model.train()
+        for _ in self._task.batches(range(steps)):
+            if self._closure:
+                self._optimizer.step(self._backward)
+            else:
+                self._backward()
+                self._optimizer.step()
+
+    def _backward(self) -> float:
+        self._optimizer.zero_grad()
+        loss = self._distance() + self._task.regularization()
+        loss.backward()
+        return float(loss.detach())
+
+    def _distance(self) -> Tensor:
+        """Return the mean distance of all outputs from random targets: no element of them is without a gradient."""
+        outputs = [t for t in output_tensors(self._forward()) if t.requires_grad and t.numel()]
+        if not outputs:
+            raise BadCallError(
+                "Expected a floating-point output with a gradient in training, but the model gave none. Pass inputs "
+                "with which it has one: session.verify(inputs, optimizer=...)."
+            )
+        parts = [(t - torch.randn_like(t)).abs().mean().float() for t in outputs]
+        return torch.stack([part.to(parts[0].device) for part in parts]).sum()
+
+    def _forward(self) -> Any:
+        try:
+            return call_model(self._model, own_copy(self._inputs))
+        except FgadahatError:
+            raise
+        except Exception as error:
+            raise BadCallError(
+                "Expected inputs that the model can be trained on, but its forward in training mode raised "
+                f"{type(error).__name__}: {error}. Pass such a batch, of several samples where norms need them: "
+                "session.verify(inputs, optimizer=...)."
+            ) from error
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    """Return whether `step` cannot be called without a closure, as that of LBFGS."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

@@ -1,0 +1,368 @@
+"""What is noticed of the way a forward takes, what is traced then, and what follows from it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, SGD, AdamW
+from torch.utils.checkpoint import checkpoint
+
+import fgadahat_hooks as fh
+from fgadahat_hooks.errors import DetachedError, LeakError, NoTaskError, TraceError
+from fgadahat_hooks.trace import trace_again
+from tests.branch_models import (
+    CLASSES,
+    SPEC,
+    Base,
+    Borrowed,
+    OtherActivation,
+    OtherFeeder,
+    SkippedLayer,
+    SkippedNorm,
+    Swapped,
+    attached,
+    batch,
+    learn,
+    look,
+)
+from tests.snapshot import differences, snapshot
+
+
+# ------------------------------------------------------------------ what is known then
+def test_inputs_fed_from_elsewhere_become_live() -> None:
+    session = attached(OtherFeeder())
+    assert session.graph.inputs["b"].resolved == 1.0
+    with torch.no_grad():
+        session.model.eval()(batch(-1))
+    assert session.graph.inputs["b"].resolved == 0.0
+    assert session.graph.inputs["a"].resolved == 1.0
+    assert "other" in session.graph.inputs
+
+
+def test_inputs_fed_by_other_units_are_fed_by_both() -> None:
+    session = attached(SkippedLayer())
+    session.model.eval()(batch(-1))
+    inputs, stem, a = session.graph.inputs["b"], session.graph.layers["stem"], session.graph.layers["a"]
+    assert inputs.resolved == 1.0
+    for feature in range(10):
+        found = set(inputs.unit[inputs.feature == feature].tolist())
+        assert found == {stem.offset + feature, a.offset + feature}
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(SkippedNorm, "stem"), (Borrowed, "a")])
+def test_a_layer_whose_gate_does_not_act_on_a_way_counts_as_used_throughout(kind: type[Base], layer: str) -> None:
+    session = attached(kind())
+    assert not session.graph.layers[layer].whole
+    session.model.eval()(batch(-1))
+    assert session.graph.layers[layer].whole
+    assert sum(u.whole for u in session.graph.layers.values()) == 1
+
+
+def test_a_known_way_is_traced_once() -> None:
+    session = attached(OtherActivation())
+    watch = session._runtime.branches
+    assert watch is not None
+    session.model.eval()(batch(1))
+    assert watch.ways == []
+    session.model(batch(-1))
+    session.model(batch(-1, seed=3))
+    assert len(watch.ways) == 1
+    graph = session.graph
+    assert watch.ways == []
+    session.model(batch(-1))
+    session.model.train()(batch(-1))
+    assert watch.ways == []
+    assert session.graph is graph
+    other = attached(OtherActivation())
+    watch = other._runtime.branches
+    assert watch is not None
+    other.model.train()(batch(-1))
+    assert other.graph.inputs["b"].resolved == 0.0
+    assert watch.ways == []  # the trace's own forward is no new way
+
+
+class OtherInTraining(Base):
+    """Training always goes the way that evaluation goes on negative inputs alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.other(x)[..., :4, :4] if self.training or self.negative(x) else self.usual(x))
+
+
+def test_a_way_of_training_is_not_known_for_evaluation() -> None:
+    session = attached(OtherInTraining())
+    learn(session, "a", (1,))
+    assert session.graph.inputs["b"].resolved == 1.0  # evaluation has not gone there
+    before = look(session, "a", -1)
+    assert session.graph.inputs["b"].resolved == 0.0
+    learn(session, "b", (1, -1))
+    assert torch.equal(before, look(session, "a", -1))
+
+
+class SigmoidInTraining(Base):
+    """The same, with the same layers on both ways, so that `attach` traces evaluation alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(self.relu(self.norm(self.stem(x))))
+        return self.finish(self.sigmoid(h) if self.training or self.negative(x) else self.relu(h))
+
+
+def test_a_new_way_of_training_is_not_known_for_evaluation() -> None:
+    model = SigmoidInTraining()
+    del model.other
+    session = fh.attach(model, {}, batch(1, count=2))
+    assert not session.graph.training_paths
+    learn(session, "a", (1,))
+    assert session.graph.inputs["b"].resolved == 1.0
+    before = look(session, "a", -1)
+    assert session.graph.inputs["b"].resolved == 0.0
+    learn(session, "b", (1, -1))
+    assert torch.equal(before, look(session, "a", -1))
+
+
+def test_gradients_are_scaled_by_what_the_new_way_shows() -> None:
+    session = fh.attach(OtherFeeder(), SPEC | {"adjustment": {"mode": "hat", "apply_to": "gradient"}}, batch(1))
+    learn(session, "a", (1,))
+    weight, used = session.model.get_parameter("b.weight"), session.masks("a")["b"]
+    before = weight.detach().clone()
+    with session.task("b") as task:
+        optimizer = task.protect(SGD(session.parameter_groups(lr=0.1)))
+        session.model.train()
+        for sign in task.batches([-1, -1]):
+            optimizer.zero_grad()
+            session.model(batch(sign)).square().sum().backward()
+            optimizer.step()
+    assert torch.equal(weight[used], before[used])
+    assert not torch.equal(weight[~used], before[~used])
+
+
+def test_retracing_needs_a_traced_and_attached_model() -> None:
+    with pytest.raises(NoTaskError, match="has not been traced yet"):
+        fh.attach(OtherFeeder(), SPEC).retrace(batch(1))
+    session = attached(OtherFeeder())
+    with pytest.raises(TraceError, match="on the example inputs"):
+        session.retrace(torch.zeros(2, 5, 8, 8))
+    session.detach()
+    with pytest.raises(DetachedError):
+        session.retrace(batch(1))
+    assert not session.model._forward_hooks
+    assert not any(module._forward_pre_hooks for module in session.model.modules())
+
+
+def test_a_copy_of_the_model_is_not_watched() -> None:
+    session = attached(OtherFeeder())
+    watch = session._runtime.branches
+    assert watch is not None
+    for twin in (copy.deepcopy(session.model), pickle.loads(pickle.dumps(session.model))):  # noqa: S301  # our own bytes
+        twin.eval()(batch(-1))
+    copy.copy(session.model).eval()(batch(-1))  # has the hooks of the original, as a replica for another device
+    assert watch.ways == []
+
+
+def test_the_trace_leaves_the_model_and_a_running_backward_alone() -> None:
+    session = attached(OtherActivation())
+    learn(session, "a", (1,))
+    with session.task("b") as task:
+        task.anneal(1, 2)
+        optimizer = task.protect(AdamW(session.parameter_groups(lr=1e-2)))
+        session.model.train()
+        loss = session.model(batch(-1)).square().sum()
+        before, rng = snapshot(session.model), torch.get_rng_state()
+        _ = session.graph  # traces between forward and backward
+        assert differences(before, snapshot(session.model)) == []
+        assert torch.equal(torch.get_rng_state(), rng)
+        loss.backward()
+        optimizer.step()
+    assert session.tasks == ("a", "b")
+
+
+def test_rates_of_a_running_task_follow_the_graph() -> None:
+    session = attached(OtherFeeder())
+    learn(session, "a", (1,))
+    weight = session.model.get_parameter("b.weight")
+    used = session.masks("a")["b"]
+    with session.task("b") as task:
+        optimizer = task.protect(AdamW(session.parameter_groups(lr=1e-2, weight_decay=0.1)))
+        session.model.train()
+        for sign in task.batches([1, -1, 1]):
+            before = weight.detach().clone()
+            optimizer.zero_grad()
+            session.model(batch(sign)).square().sum().backward()
+            optimizer.step()
+            moved = (weight != before)[used]
+            assert bool(moved.any()) == (sign == 1 and not session.graph.inputs["b"].live.any())
+
+
+def test_a_closure_that_shows_a_new_way_within_the_step() -> None:
+    session = attached(OtherActivation())
+    learn(session, "a", (1,))
+    before = [look(session, "a", 1), session.model.get_parameter("b.weight").detach().clone()]
+    used = session.masks("a")["b"]
+    with session.task("b") as task:
+        groups = [p for group in session.parameter_groups(lr=0.1) for p in group["params"]]
+        optimizer = task.protect(LBFGS(groups, lr=0.1, max_iter=2))
+
+        def closure() -> Any:
+            optimizer.zero_grad()
+            loss = session.model(batch(-1)).square().sum()
+            loss.backward()
+            return loss
+
+        session.model.train()
+        for _ in task.batches(range(2)):
+            optimizer.step(closure)
+    assert torch.equal(before[1][used], session.model.get_parameter("b.weight")[used])
+    assert torch.equal(before[0], look(session, "a", 1))
+
+
+# ------------------------------------------------------------------ what modules do not show
+class Functional(Base):
+    """The same modules run in the same order; only a function differs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.usual(x)
+        return self.finish(h + 1 if self.negative(x) else h)
+
+
+def both(model: nn.Module) -> Any:
+    return [model(batch(1, count=2)), model(batch(-1, count=2))]
+
+
+def at_attach() -> fh.Session:
+    return fh.attach(Functional(), SPEC | {"heads": {"names": ["head"]}}, both)
+
+
+def later() -> fh.Session:
+    session = attached(Functional())
+    session.retrace(batch(-1, count=2))
+    return session
+
+
+@pytest.mark.parametrize("make", [at_attach, later])
+def test_ways_of_functions_are_traced_when_asked_for(make: Callable[[], fh.Session]) -> None:
+    session = make()
+    assert session.graph.inputs["b"].resolved == 0.0
+    learn(session, "a", (1, -1))
+    before = look(session, "a", -1)
+    learn(session, "b", (1, -1))
+    assert torch.equal(before, look(session, "a", -1))
+
+
+def test_ways_of_functions_are_not_noticed_by_themselves_and_verify_finds_them() -> None:
+    session = attached(Functional())
+    learn(session, "a", (1,))
+    session.verify()
+    with pytest.raises(LeakError, match=r"b\.weight: changes 'a'"):
+        session.verify(batch(-1))
+
+
+# ------------------------------------------------------------------ what changes from forward to forward
+class LayerDrop(nn.Module):
+    """Leaves layers out at random in training, as language and speech models do."""
+
+    always = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(3 * 64, 12)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 12)) for _ in range(4))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.stem(x.flatten(1))
+        for block in self.blocks:
+            if not (self.training or self.always) or random.random() < 0.5:  # noqa: S311  # no secret
+                h = h + block(h)
+        logits: Tensor = self.head(h)
+        return logits
+
+
+def test_layers_left_out_in_training_cost_no_plasticity() -> None:
+    random.seed(0)
+    session = attached(LayerDrop())
+    resolved = {name: inputs.resolved for name, inputs in session.graph.inputs.items()}
+    learn(session, "a", (1, -1), steps=6)
+    before = look(session, "a", 1)
+    learn(session, "b", (1, -1), steps=6)
+    assert torch.equal(before, look(session, "a", 1))
+    assert {name: inputs.resolved for name, inputs in session.graph.inputs.items()} == resolved
+    watch = session._runtime.branches
+    assert watch is not None
+    assert watch.ways == []
+
+
+def test_layers_left_out_in_training_are_traced_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(0)
+    traces: list[int] = []
+
+    def counted(*args: Any) -> Any:
+        traces.append(1)
+        return trace_again(*args)
+
+    monkeypatch.setattr("fgadahat_hooks.branches.trace_again", counted)
+    session = attached(LayerDrop())
+    session.model.train()
+    for _ in range(60):
+        session.model(batch(1))
+        _ = session.graph
+    assert len(traces) == 8
+
+
+def test_nothing_is_promised_of_what_evaluation_does_at_random() -> None:
+    random.seed(3)
+    model = LayerDrop()
+    session = attached(model)
+    assert session.graph.inputs["head"].resolved == 1.0
+    model.always = True
+    for _ in range(20):
+        model.eval()(batch(1))
+    assert session.graph.inputs["head"].resolved == 0.0
+
+
+class Checkpointed(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        h: Any = checkpoint(self.usual, x, use_reentrant=False)
+        return self.finish(h)
+
+
+def test_recomputed_parts_are_no_new_way() -> None:
+    session = attached(Checkpointed())
+    watch = session._runtime.branches
+    assert watch is not None
+    with session.task("a") as task:
+        task.anneal(1, 1)
+        for _ in range(2):
+            session.model.train()(batch(1).requires_grad_()).sum().backward()
+            assert watch.ways == []
+
+
+def test_an_exception_in_the_forward_leaves_no_way_behind() -> None:
+    session = attached(OtherActivation())
+    watch = session._runtime.branches
+    assert watch is not None
+    with pytest.raises(RuntimeError):
+        session.model.eval()(torch.zeros(2, 5, 8, 8))
+    assert watch.ways == []
+    session.model(batch(1))
+    assert watch.ways == []
+
+
+@pytest.mark.parametrize("kind", [OtherActivation, Swapped])
+def test_mixed_batches_are_no_new_way(kind: type[Base]) -> None:
+    session = attached(kind())
+    for task in "ab":
+        learn(session, task, (1,), steps=1)
+    watch = session._runtime.branches
+    assert watch is not None
+    with torch.no_grad(), session.use(["a", "b", "a", "b", "a", "a"]):
+        session.model.eval()(batch(1))
+    assert watch.ways == []
+    with torch.no_grad(), session.use(["a", "b", "a", "b", "a", "a"]):
+        session.model.eval()(batch(-1))
+    assert len(watch.ways) == 1
