@@ -237,7 +237,9 @@ class TaskCallback(TrainerCallback):
         """Tell the model's config how many labels this task has, until the task ends: the models' losses ask it."""
         config = getattr(model, "config", None)
         heads = [model.get_submodule(name) for name in self._session.graph.heads]
-        labels = getattr(heads[0], "out_features", None) if len(heads) == 1 else None
+        sizes = ("out_features", "out_channels", "nf")  # of linear layers, convolutions and the library's own Conv1D
+        told = [getattr(heads[0], size) for size in sizes if hasattr(heads[0], size)] if len(heads) == 1 else []
+        labels = told[0] if told else None
         if labels is not None and getattr(config, "num_labels", labels) != labels:
             for name in ("id2label", "label2id"):
                 self._task.hooks.undo(setattr, config, name, getattr(config, name))

@@ -9,14 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from fgadahat_hooks.branches import BranchWatch
 from fgadahat_hooks.callback_lists import check_capabilities, checked, default_callbacks, said
 from fgadahat_hooks.callbacks import Callback, CallbackList
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
 from fgadahat_hooks.frozen_norm import freeze_norms
-from fgadahat_hooks.gate import GATE, Gate, GateContext, fold_enter, install_fold, install_norm, install_output
+from fgadahat_hooks.gate import GATE, Gate, GateContext
+from fgadahat_hooks.gate_sites import JointGate, fold_enter, install_fold, install_norm, install_output
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.guard import OptimizerGuard
-from fgadahat_hooks.heads import size_on_load
+from fgadahat_hooks.heads import count_outputs, size_on_load
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.policy import classify
 from fgadahat_hooks.runtime import Runtime
@@ -134,7 +136,10 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
                 rows.setdefault(site, []).append((model.get_submodule(name), gate))
     for site, folds in rows.items():
         install_fold(runtime.hooks, model.get_submodule(site), folds)
-    sites = [name for layer in graph.layers.values() for name in layer.sites]
+    gates = [runtime.gates[name] for name in graph.layers]
+    for name, channels in graph.regates.items():
+        install_norm(runtime.hooks, model.get_submodule(name), JointGate(gates, channels))
+    sites = [*(name for layer in graph.layers.values() for name in layer.sites), *graph.regates]
     runtime.placed = {name: model.get_submodule(name) for name in [*graph.layers, *sites]}
     runtime.graph = graph
     runtime.gates = {name: runtime.gates[name] for name in graph.layers}
@@ -146,8 +151,9 @@ def finish(runtime: Runtime, graph: UnitGraph, example_inputs: Any) -> None:
     norms = [p.name for p in runtime.policies if p.protection == "per_task" and p.role == "norm"]
     runtime.initial = TaskTensors(model, norms).copy()
     runtime.tied = _tied(model, graph.heads)
-    runtime.num_classes = _outputs(model, graph.heads)
+    runtime.num_classes = count_outputs(model, graph.heads, graph.auxiliary)
     runtime.traced = True
+    runtime.branches = BranchWatch(runtime)
     size_on_load(runtime)
     if runtime.spec.norms == "freeze":
         freeze_norms(runtime)
@@ -157,13 +163,6 @@ def _tied(model: nn.Module, heads: tuple[str, ...]) -> set[int]:
     inside = {id(m) for head in heads for m in model.get_submodule(head).modules()}
     outside = {id(p) for m in model.modules() if id(m) not in inside for p in m._parameters.values() if p is not None}
     return outside & {id(p) for head in heads for p in model.get_submodule(head).parameters()}
-
-
-def _outputs(model: nn.Module, heads: tuple[str, ...]) -> int | None:
-    modules = [model.get_submodule(name) for name in heads]
-    if len(modules) != 1 or not isinstance(modules[0], nn.Linear | nn.Conv2d):
-        return None
-    return int(modules[0].weight.shape[0])
 
 
 # ------------------------------------------------------------------ without example inputs

@@ -1,7 +1,6 @@
-"""The gate: one task embedding a layer, turned into a mask, and the three places where a mask can act.
+"""The gate: one task embedding a layer, turned into a mask.
 
-Hooks are module-level functions and everything they need hangs on the modules themselves, so `copy.deepcopy`,
-`pickle` and `.to()` of an attached model work, and the copy has gates of its own.
+Where and how it acts is in `gate_sites.py`.
 """
 
 from __future__ import annotations
@@ -9,19 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import NoTaskError
 from fgadahat_hooks.functional.mask import annealed_gate, gate_line, hard_mask, on_line
-from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.turns import Turns
 
 GATE = "hat_gate"
 """Name of the child module that a gated layer gets."""
-_SITE = "_hat_site"
 
 
 class GateMode(Enum):
@@ -191,107 +188,15 @@ class Gate(nn.Module):
     def forward(self, output: Tensor) -> Tensor:
         """Multiply each unit of a layer's output by its mask."""
         mask = self.mask()
-        return output if mask is None else output * _along(mask, output, self.unit_axis)
+        return output if mask is None else output * along(mask, output, self.unit_axis)
 
     def extra_repr(self) -> str:
         """Show the number of units."""
         return f"{self.name}, units={self.embedding.numel()}"
 
 
-def _along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+def along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+    """Shape a mask `(units,)` so that it multiplies `output` along an axis, in its precision."""
     shape = [1] * output.dim()
     shape[axis] = mask.numel()
     return mask.to(output.dtype).view(shape)
-
-
-# ------------------------------------------------------------------ the gate on the layer's own output
-def gate_output(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-    """Forward hook of a gated layer."""
-    gated: Tensor = module._modules[GATE](output)  # type: ignore[misc]
-    return gated
-
-
-# ------------------------------------------------------------------ gates folded into parameters
-class FoldSite:
-    """At one module: parameters that are replaced by gated ones while its forward runs.
-
-    The replacement is a plain attribute that hides the parameter of the same name; the parameter stays registered, so
-    optimizers, `state_dict` and gradients see only the original.
-    """
-
-    def __init__(self, folds: list[tuple[nn.Module, Gate]]) -> None:
-        """Take the modules whose `weight` and `bias` have units on axis 0, each with its gate."""
-        self.folds = folds
-        self._hidden: list[tuple[nn.Module, str, Any]] = []
-        self._marks: list[int] = []
-
-    def enter(self) -> None:
-        """Hide the parameters behind gated ones."""
-        masks = [gate.mask() for _, gate in self.folds]  # first: a thread that is refused changes nothing
-        self._marks.append(len(self._hidden))
-        for (module, _), mask in zip(self.folds, masks, strict=True):
-            for name in ("weight", "bias"):
-                parameter = module._parameters.get(name)
-                if mask is not None and parameter is not None:
-                    self._hidden.append((module, name, module.__dict__.get(name)))
-                    rows = mask.to(parameter.dtype).view(-1, *[1] * (parameter.dim() - 1))
-                    module.__dict__[name] = parameter * rows
-
-    def leave(self) -> None:
-        """Show what was there before the matching `enter`."""
-        context = self.folds[0][1].context
-        if context.mode is GateMode.USE and not context.turns.mine():
-            return  # this thread was refused; what is hidden is another's
-        mark = self._marks.pop() if self._marks else 0
-        while len(self._hidden) > mark:
-            module, name, before = self._hidden.pop()
-            if before is None:
-                module.__dict__.pop(name, None)
-            else:
-                module.__dict__[name] = before
-
-
-def fold_enter(module: nn.Module, _: Any) -> None:
-    """Forward pre-hook of a module with a fold site."""
-    module.__dict__[_SITE].enter()
-
-
-def fold_leave(module: nn.Module, _: Any, __: Any) -> None:
-    """Forward hook, called also after an exception."""
-    module.__dict__[_SITE].leave()
-
-
-class NormSite:
-    """The gate of the layer before a norm that has no affine parameters to fold it into."""
-
-    def __init__(self, gate: Gate) -> None:
-        """Take the gate."""
-        self.gate = gate
-
-
-def gate_norm(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-    """Forward hook of a norm without affine parameters."""
-    mask = module.__dict__[_SITE].gate.mask()
-    return output if mask is None else output * _along(mask, output, 1 - output.dim())
-
-
-# ------------------------------------------------------------------ installation
-def install_output(hooks: HookSet, layer: nn.Module) -> None:
-    """Let the layer's gate act on its own output, before any hook of the user's sees it."""
-    hooks.forward(layer, gate_output, first=True)
-
-
-def install_norm(hooks: HookSet, norm: nn.Module, gate: Gate) -> None:
-    """Let a gate act on the output of a norm: on its affine parameters where it has them."""
-    if norm._parameters.get("weight") is None:
-        hooks.attribute(norm, _SITE, NormSite(gate))
-        hooks.forward(norm, gate_norm, first=True)
-    else:
-        install_fold(hooks, norm, [(norm, gate)])
-
-
-def install_fold(hooks: HookSet, host: nn.Module, folds: list[tuple[nn.Module, Gate]]) -> None:
-    """Let gates act on the rows of parameters while `host` runs."""
-    hooks.attribute(host, _SITE, FoldSite(folds))
-    hooks.forward_pre(host, fold_enter)
-    hooks.forward(host, fold_leave, always=True, first=True)

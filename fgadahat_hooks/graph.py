@@ -1,14 +1,14 @@
 """Units, producers and consumers: the pure data that tracing leaves behind.
 
-A *unit* is one output feature of a gated `nn.Linear` or one output channel of a gated `nn.Conv2d`. Units of all gated
-layers are numbered through, layer after layer in the order of execution, so that a value per unit of the whole model
-is one flat vector.
+A *unit* is one output feature of a gated linear layer or embedding, or one output channel of a gated convolution. Units
+of all gated layers are numbered through, layer after layer in the order of execution, so that a value per unit of the
+whole model is one flat vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -29,12 +29,15 @@ class InputMap:
         feature: `(n,)` long, input feature of pair `k`.
         unit: `(n,)` long, model-wide number of the unit of pair `k`. A feature that is not live is exactly zero when
             all its units are off; one with no pair and not live is always zero.
+        group: `(n,)` long, to which set of its feature pair `k` belongs, counted from 0; None where no feature has two.
+            A feature with several sets is a product: it is zero as soon as all units of one of its sets are off.
     """
 
     features: int
     live: Tensor
     feature: Tensor
     unit: Tensor
+    group: Tensor | None = None
 
     @classmethod
     def all_live(cls, features: int) -> InputMap:
@@ -55,17 +58,32 @@ class InputMap:
     def gather_max(self, values: Tensor, live_value: float | Tensor) -> Tensor:
         """Return for each input feature the largest value of its units: METHOD's union over producers.
 
+        Of a feature with several sets it is the smallest of the sets' largest values.
+
         Args:
-            values: One value per unit of the whole model, `(total units,)`.
+            values: One value per unit of the whole model, `(total units,)`, none negative.
             live_value: What a live input gets. A feature with no unit at all gets 0.
 
         Returns:
             `(features,)`, on the device and with the dtype of `values`.
         """
         device = values.device
-        out = values.new_zeros(self.features)
-        out.scatter_reduce_(0, self.feature.to(device), values[self.unit.to(device)], "amax", include_self=True)
-        return torch.where(self.live.to(device), torch.as_tensor(live_value, dtype=values.dtype, device=device), out)
+        live = self.live.to(device)
+        largest = self._largest(values[self.unit.to(device)])
+        return torch.where(live, torch.as_tensor(live_value, dtype=values.dtype, device=device), largest)
+
+    def _largest(self, picked: Tensor) -> Tensor:
+        """Return the same from one value a pair, `(n,)`; 0 for a live feature."""
+        feature = self.feature.to(picked.device)
+        if self.group is None:
+            return picked.new_zeros(self.features).scatter_reduce(0, feature, picked, "amax")
+        group = self.group.to(picked.device)
+        width = int(self.group.max()) + 1
+        sets = picked.new_full((self.features * width,), float("inf"))
+        sets = sets.scatter_reduce(0, feature * width + group, picked, "amax", include_self=False)
+        smallest = sets.view(self.features, width).amin(1)
+        empty = torch.ones_like(smallest, dtype=torch.bool).index_fill(0, feature, False)
+        return smallest.masked_fill(empty, 0.0)
 
 
 @dataclass(frozen=True)
@@ -127,13 +145,23 @@ class UnitGraph:
 
     Attributes:
         layers: The gated layers by name, in order of execution.
-        inputs: For every Linear or Conv2d that the forward used, gated or not, who feeds its inputs.
+        inputs: For every layer of a known type that the forward used, gated or not, who feeds its inputs.
         heads: Names of the layers that give the model's output.
+        regates: BatchNorms over channels that several layers made, with the units of each channel. A BatchNorm takes
+            what gates made zero to its bias; so these channels are gated again behind it.
+        auxiliary: Those of the heads that only a forward in training mode uses.
+        paths: Which module ran right after which in the forwards that were traced in evaluation mode; each with how
+            often it had run.
+        training_paths: The same of forwards in training mode.
     """
 
     layers: dict[str, UnitLayer]
     inputs: dict[str, InputMap]
     heads: tuple[str, ...] = ()
+    regates: dict[str, InputMap] = field(default_factory=dict)
+    auxiliary: tuple[str, ...] = ()
+    paths: frozenset[tuple[tuple[str, int], tuple[str, int]]] = frozenset()
+    training_paths: frozenset[tuple[tuple[str, int], tuple[str, int]]] = frozenset()
 
     @cached_property
     def total_units(self) -> int:
@@ -161,5 +189,8 @@ class UnitGraph:
         for reader, inputs in self.inputs.items():
             mine = (inputs.unit >= layer.offset) & (inputs.unit < layer.offset + layer.units)
             if bool(mine.any()):
-                found.append(Consumer(reader, inputs.unit[mine] - layer.offset, inputs.feature[mine]))
+                pairs = torch.stack([inputs.unit[mine] - layer.offset, inputs.feature[mine]])
+                if inputs.group is not None:  # a unit may be in several sets of one feature
+                    pairs = pairs.unique(dim=1)
+                found.append(Consumer(reader, pairs[0], pairs[1]))
         return found

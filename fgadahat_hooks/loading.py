@@ -124,7 +124,7 @@ def _kept(model: nn.Module) -> Iterator[None]:
     """Put the model's own tensors and their values back if the block raises."""
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     owners = [(module, dict(module._parameters), dict(module._buffers)) for module in modules]
-    sizes = [(m, n, getattr(m, n)) for m in modules for n in ("out_features", "out_channels") if n in vars(m)]
+    sizes = [(m, name, value) for m in modules for name, value in vars(m).items() if type(value) is int]
     tables = [table for _, parameters, buffers in owners for table in (parameters, buffers)]
     tensors = {id(t): t for table in tables for t in table.values() if t is not None}
     values = [(t, t.detach().to("cpu", copy=True)) for t in tensors.values() if not t.is_meta]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.functional.mask import on_line
-from fgadahat_hooks.functional.sparsity import regularization_line
+from fgadahat_hooks.functional.sparsity import regularization, regularization_line
 from fgadahat_hooks.runtime import Runtime
 
 
@@ -34,8 +34,16 @@ class LossTerm:
         lines = [runtime.gate_context.line(gate) for gate in gates]
         value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
         mask = on_line(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
-        constant, weights = self._sparsity_line(mask, cumulative)
-        return torch.add(constant, torch.dot(weights, mask)) * runtime.spec.regularization.factor
+        return self._sparsity(mask, cumulative) * runtime.spec.regularization.factor
+
+    def _sparsity(self, mask: Tensor, cumulative: Tensor | None) -> Tensor:
+        spec = self._runtime.spec.regularization
+        if not spec.budget:
+            constant, weights = self._sparsity_line(mask, cumulative)
+            return torch.add(constant, torch.dot(weights, mask))
+        used = torch.zeros_like(mask) if cumulative is None else cumulative.to(mask)
+        sizes = [gate.embedding.numel() for gate in self._runtime.gates.values()]
+        return regularization(mask.split(sizes), used.detach().split(sizes), spec.mode, spec.budget)
 
     def _sparsity_line(self, like: Tensor, cumulative: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the sparsity term as a line in the masks; it stays the same all through the task."""

@@ -1,7 +1,8 @@
 """The one rule by which names in a spec pick layers of a model.
 
 A pattern is an exact dotted name ('layer1.0.conv1'), a glob ('layer3.*.conv?'; * and ? stay within one dotted part,
-** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, all-linear, all-conv).
+** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, all-linear, all-conv,
+all-embedding).
 
 A pattern that picks no gateable layer is an error. Globs, regular expressions and shorthands skip modules that cannot
 be gated; an exact name of such a module is an error. A shorthand wins over a module of the same name (`re:all` picks
@@ -13,29 +14,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
+from fgadahat_hooks import registry
 from fgadahat_hooks.errors import MatchError, NoMatchError, UnsupportedLayerError
+from fgadahat_hooks.layers import layer_type_of, refusal_of
 from fgadahat_hooks.registry import nearest
 
 RULE = (
     "A pattern is an exact dotted name ('layer1.0.conv1'), a glob ('layer3.*.conv?'; * and ? stay within one dotted "
     "part, ** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, "
-    "all-linear, all-conv)."
+    "all-linear, all-conv, all-embedding)."
 )
 """The rule in one sentence, for descriptions and errors."""
 
 Supports = Callable[[nn.Module], bool]
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-SHORTHANDS: Mapping[str, Supports] = {
-    "all": lambda _: True,
-    "all-linear": lambda module: isinstance(module, nn.Linear),
-    "all-conv": lambda module: isinstance(module, _CONVS),
-}
-"""What each shorthand picks among the gateable layers."""
+def shorthands() -> dict[str, Supports]:
+    """Return what each shorthand picks among the gateable layers; the layer types say it."""
+    kinds = [registry.layer_types.get(name) for name in registry.layer_types]
+    named = dict.fromkeys(kind.shorthand for kind in kinds if kind.shorthand)
+    return {"all": _is_in_all, **{shorthand: partial(_goes_by, shorthand) for shorthand in named}}
+
+
+def _is_in_all(module: nn.Module) -> bool:
+    kind = layer_type_of(module)
+    return kind is None or kind.in_all
+
+
+def _goes_by(shorthand: str, module: nn.Module) -> bool:
+    kind = layer_type_of(module)
+    return kind is not None and kind.shorthand == shorthand
+
 
 _REGEX = "re:"
 _SHOWN = 5
@@ -110,14 +123,14 @@ def match(
         targets: Patterns of layers to pick.
         exclude: Patterns of layers to leave out.
         supported: Whether a module can be gated.
-        kinds: What each shorthand picks among the gateable layers, instead of `SHORTHANDS`.
+        kinds: What each shorthand picks among the gateable layers, instead of `shorthands()`.
 
     Raises:
         NoMatchError: A pattern matches nothing, or nothing is left.
         UnsupportedLayerError: A pattern matches only modules that cannot be gated.
         MatchError: A pattern cannot be read, or there are several problems, all of them in the message.
     """
-    names = _Names.of(model, supported, SHORTHANDS if kinds is None else kinds)
+    names = _Names.of(model, supported, shorthands() if kinds is None else kinds)
     problems: list[MatchError] = []
     picked = names.pick_all("targets", targets, problems)
     dropped = names.pick_all("exclude", exclude, problems)
@@ -229,7 +242,8 @@ class _Names:
         what = f"expected a layer that can be gated, but {name!r} is a {type(module).__name__}"
         if any(module.children()):
             raise UnsupportedLayerError(f"{what}, which holds other modules.{self._inside(name)}")
-        raise UnsupportedLayerError(f"{what}.{self._instead(name)}")
+        why = refusal_of(module)
+        raise UnsupportedLayerError(f"{what}{why and f' {why}'}.{self._instead(name)}")
 
     def _with_class(self, names: Sequence[str]) -> str:
         shown = ", ".join(f"{name!r} ({type(self.modules[name]).__name__})" for name in names[:_SHOWN])

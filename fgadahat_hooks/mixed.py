@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.gate import fold_enter, fold_leave
+from fgadahat_hooks.gate_sites import fold_enter, fold_leave
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import TaskId
@@ -50,6 +50,8 @@ class _Merge:
         self._check((args, kwargs))
         for task in self._distinct[1:]:
             with self._runtime.using(task), self._folded(model):
+                if self._runtime.branches is not None:
+                    self._runtime.branches.begin(model)
                 other = model.forward(*args, **kwargs)
             rows = torch.tensor([t == task for t in self._tasks])
             output = _take_rows(output, other, rows)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
@@ -51,12 +52,15 @@ class Plan:
         tensors: One row for every parameter and buffer of the model.
         heads: Names of the output layers.
         leaks: What finished tasks can be changed by, in plain words; empty when hard HAT is bit-exact.
+        regated: Norms over channels of several layers, behind which these channels are gated once more, each with
+            the fraction of its channels for which that is so.
     """
 
     layers: tuple[LayerPlan, ...]
     tensors: tuple[TensorPolicy, ...]
     heads: tuple[str, ...]
     leaks: tuple[str, ...]
+    regated: dict[str, float] = field(default_factory=dict)
 
     def count(self, protection: str) -> int:
         """Return the number of parameter elements of a protection class."""
@@ -69,7 +73,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the table."""
-        return "\n".join([*_layer_lines(self), "", *_tensor_lines(self), "", *_leak_lines(self)])
+        parts = (_layer_lines(self), _regate_lines(self), _tensor_lines(self), _leak_lines(self))
+        return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | None = None) -> Plan:
@@ -114,18 +119,17 @@ def make_plan(
 ) -> Plan:
     """Put a graph and policies into a plan; `adjustment` is what is in force, None if nothing adjusts updates."""
     layers = tuple(_layer(model, graph, name) for name in graph.layers)
-    return Plan(layers, tuple(policies), graph.heads, tuple(_leaks(policies, adjustment)))
+    regated = {name: channels.resolved for name, channels in graph.regates.items()}
+    return Plan(layers, tuple(policies), graph.heads, tuple(_leaks(policies, adjustment)), regated)
 
 
 def _layer(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
     layer = graph.layers[name]
     module = model.get_submodule(name)
     inputs = graph.inputs.get(name, InputMap.all_live(0))
-    producers = {
-        other: int(((inputs.unit >= o.offset) & (inputs.unit < o.offset + o.units)).sum())
-        for other, o in graph.layers.items()
-    }
-    found = {other: count for other, count in producers.items() if count}
+    pairs = torch.stack([graph.layer_of_unit[inputs.unit], inputs.feature]).unique(dim=1)
+    counts = pairs[0].bincount(minlength=len(graph.layers)).tolist()
+    found = {other: count for other, count in zip(graph.layers, counts, strict=True) if count}
     return LayerPlan(
         name, type(module).__name__, layer.units, layer.position, layer.sites, found, inputs.features, inputs.resolved
     )
@@ -155,10 +159,18 @@ _SHOWN_PRODUCERS = 3
 def _layer_lines(plan: Plan) -> list[str]:
     rows = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by (inputs)")]
     rows += [
-        (p.name, p.kind, str(p.units), _where(p), str(p.inputs), f"{p.resolved:.0%}", _producers(p.producers))
+        (p.name, p.kind, str(p.units), _where(p), str(p.inputs), f"{p.resolved:.0%}", _producers(p))
         for p in plan.layers
     ]
     return _table(rows)
+
+
+def _regate_lines(plan: Plan) -> list[str]:
+    if not plan.regated:
+        return []
+    shown = [f"{name} ({share:.0%})" for name, share in list(plan.regated.items())[:_SHOWN_PRODUCERS]]
+    more = f" and {len(plan.regated) - len(shown)} more" if len(plan.regated) > len(shown) else ""
+    return [f"Gated once more behind norms over several layers' units (share of channels): {', '.join(shown)}{more}"]
 
 
 def _where(layer: LayerPlan) -> str:
@@ -168,11 +180,12 @@ def _where(layer: LayerPlan) -> str:
     return f"after {sites}" if layer.position == "after_norm" else f"on weight rows in {sites or 'the model'}"
 
 
-def _producers(producers: dict[str, int]) -> str:
-    if not producers:
-        return "(always live)"
-    named = [f"{name} ({count})" for name, count in producers.items()][:_SHOWN_PRODUCERS]
-    return ", ".join(named) + (f" and {len(producers) - len(named)} more" if len(producers) > len(named) else "")
+def _producers(layer: LayerPlan) -> str:
+    if not layer.producers:
+        return "(always live)" if layer.inputs else "(reads no features)"
+    named = [f"{name} ({count})" for name, count in layer.producers.items()][:_SHOWN_PRODUCERS]
+    more = len(layer.producers) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def _tensor_lines(plan: Plan) -> list[str]:

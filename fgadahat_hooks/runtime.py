@@ -26,6 +26,7 @@ from fgadahat_hooks.task_tensors import TaskTensors
 from fgadahat_hooks.turns import works_for_autograd
 
 if TYPE_CHECKING:
+    from fgadahat_hooks.branches import BranchWatch
     from fgadahat_hooks.task import Task
 
 
@@ -56,6 +57,7 @@ class Runtime:
         placed: The modules that carry gates or their hooks, by name.
         draws: Random numbers at the beginning of the epoch, to draw it again after an interruption.
         save_id: Which save the session was loaded from, empty if from none.
+        branches: What notices forwards that take a way no trace has seen; None until traced.
     """
 
     model: nn.Module
@@ -82,6 +84,7 @@ class Runtime:
     placed: dict[str, nn.Module] = field(default_factory=dict)
     draws: EpochDraws = field(default_factory=EpochDraws)
     save_id: str = ""
+    branches: BranchWatch | None = None
 
     def __post_init__(self) -> None:
         """Start without per-task tensors; the trace tells which there are."""
@@ -142,6 +145,11 @@ class Runtime:
     def frozen_names(self) -> list[str]:
         """Return the parameters that no task after the first may change."""
         return [p.name for p in self.policies if p.protection == "frozen" and p.kind == "parameter"]
+
+    def settle(self) -> None:
+        """Let the graph hold for every forward that has run."""
+        if self.branches is not None and self.branches.ways:
+            self.branches.settle()
 
     # ---------------------------------------------------------------- views
     def layers(self) -> dict[str, GatedLayer]:
@@ -238,5 +246,5 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
 def _kind(module: nn.Module) -> LayerType:
     kind = layer_type_of(module)
     if kind is None:
-        raise DetachedError(f"Expected a Linear or Conv2d as at attach, but found {type(module).__name__}.")
+        raise DetachedError(f"Expected a layer of a known type as at attach, but found {type(module).__name__}.")
     return kind

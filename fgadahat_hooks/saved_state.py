@@ -16,7 +16,9 @@ from pydantic_core import PydanticSerializationError
 from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError, NoTaskError, StateMismatchError, TaskRunningError
+from fgadahat_hooks.heads import differ_in_outputs
 from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.saved_ways import dump_ways, load_ways, ways_problems
 from fgadahat_hooks.state import STATE_VERSION, RunningTask, TaskRecord, TaskState
 from fgadahat_hooks.state_form import form_problems
 
@@ -57,6 +59,7 @@ def dump_state(runtime: Runtime) -> dict[str, Any]:
         "frozen": list(runtime.frozen),
         "callbacks": callbacks,
         "running": None if running is None else {k: v for k, v in _shallow(running).items() if k != "callbacks"},
+        **dump_ways(runtime),
     }
 
 
@@ -109,6 +112,7 @@ def load_state(runtime: Runtime, state: Any) -> None:
     wrong = form_problems(state)
     if not wrong:
         wrong = [*_layers(runtime, state), *_tensors(runtime, state), *_callbacks(runtime, state)]
+        wrong += ways_problems(runtime, state)
     if wrong:
         more = f"\n  and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise StateMismatchError(
@@ -121,6 +125,7 @@ def load_state(runtime: Runtime, state: Any) -> None:
     runtime.state = TaskState(records, dict(state["summed_importance"]))
     runtime.initial, runtime.frozen = dict(state["initial"]), list(state["frozen"])
     runtime.num_classes = state["num_classes"]
+    load_ways(runtime, state)
     runtime.interrupted = None if running is None else RunningTask(**running, callbacks=state["callbacks"])
     runtime.gate_context.mode = runtime.rest_mode()
 
@@ -202,7 +207,8 @@ def _fits(runtime: Runtime, name: str, live: torch.Size, saved: torch.Size) -> b
     """Compare two shapes; a head that can be resized may have another number of outputs."""
     if live == saved:
         return True
-    return runtime.num_classes is not None and name.rpartition(".")[0] in runtime.graph.heads and live[1:] == saved[1:]
+    resizable = runtime.num_classes is not None and name.rpartition(".")[0] in runtime.graph.heads
+    return resizable and differ_in_outputs(runtime.model, name, live, saved)
 
 
 def _callbacks(runtime: Runtime, state: Mapping[str, Any]) -> Iterator[str]:

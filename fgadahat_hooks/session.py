@@ -21,7 +21,7 @@ from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.state import TaskId
 from fgadahat_hooks.task import Task
 from fgadahat_hooks.task_checks import interrupted_task
-from fgadahat_hooks.verify import VerifyReport, verify
+from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
 
 if TYPE_CHECKING:
     from fgadahat_hooks.trace import ExampleInputs
@@ -204,19 +204,33 @@ class Session(SessionFolder):
         ]
 
     # ---------------------------------------------------------------- proof, and the way back
-    def verify(self, inputs: ExampleInputs | None = None) -> VerifyReport:
-        """Prove on this very model that free entries cannot change any finished task's logits, bit for bit.
+    def verify(
+        self, inputs: ExampleInputs | None = None, *, optimizer: MakeOptimizer | None = None, steps: int = 5
+    ) -> VerifyReport:
+        """Prove on this very model that no later task can change any finished task's logits, bit for bit.
 
         On a copy, every entry that the library calls free is overwritten with noise, and the logits of every finished
-        task are compared with those before.
+        task are compared with those before. With an optimizer, two scratch tasks are learnt on another copy too, on
+        random targets: the same optimizer steps both and keeps its state, as one that is kept across tasks. Then all
+        protected elements and all logits must have the bits they had. The model, its random numbers and the session
+        stay as they are.
 
         Args:
-            inputs: Inputs for the model, as for `attach`; those of the trace when left out.
+            inputs: Inputs for the model, as for `attach`; those of the trace when left out. With an optimizer they must
+                do for a forward in training mode.
+            optimizer: Your optimizer's class, or a function that makes one of parameter groups:
+                `lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)`. The groups are those of the copy.
+            steps: Steps in each of the two scratch tasks.
+
+        Returns:
+            What was compared; print it.
 
         Raises:
+            BadCallError: The optimizer, the steps or the inputs cannot be used.
+            OptimizerError: The optimizer was refused, as in a task of your own.
             NoTaskError: No task is finished.
             TaskRunningError: A task is running.
-            LeakError: The logits of a finished task changed; names the parameters that leak.
+            LeakError: The logits of a finished task changed, or a protected element moved; names the parameters.
         """
         runtime = self._runtime
         runtime.check_attached()
@@ -224,7 +238,7 @@ class Session(SessionFolder):
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; verify after it has ended.")
         if not runtime.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
-        return verify(runtime, inputs, self.plan.leaks)
+        return verify(runtime, inputs, self.plan.leaks, optimizer, steps)
 
     def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
         """Say what forgetting a finished task frees, and with `dry_run=False` forget it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SessionViews:
-    """Masks, importances and rates of an attached model; the part of a session that changes nothing it remembers."""
+    """Masks, importances and rates of an attached model; the part of a session that changes nothing it has learnt."""
 
     def __init__(self, runtime: Runtime) -> None:
         """Take over an attached model."""
@@ -41,7 +41,29 @@ class SessionViews:
                 "The model has not been traced yet: it will be on its first batch. Pass example_inputs to attach to "
                 "trace at once."
             )
+        self._runtime.settle()
         return self._runtime.graph
+
+    def retrace(self, inputs: ExampleInputs) -> None:
+        """Let the unit graph hold for further inputs too, with which the model computes in another way.
+
+        Another way that other modules take is noticed by itself when it first runs. One that only functions take (`if
+        x.mean() > 0: h = h + 1`) is not: trace inputs of each kind, here or at `attach` by a function that calls the
+        model on all of them, before the first task. What gates and tasks there are stays.
+
+        Args:
+            inputs: Inputs for the model, as for `attach`.
+
+        Raises:
+            NoTaskError: The model has not been traced yet.
+            TraceError: The forward raised.
+        """
+        runtime = self._runtime
+        runtime.check_attached()
+        _ = self.graph  # raises if there is none yet
+        if runtime.branches is not None:
+            with runtime.alone():
+                runtime.branches.trace(inputs)
 
     def masks(self, task: TaskId) -> dict[str, Tensor]:
         """Return a finished task's binary masks, `(units,)` bool a layer.

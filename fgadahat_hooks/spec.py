@@ -30,7 +30,7 @@ from fgadahat_hooks.spec_callbacks import (
     SummationSpec,
 )
 from fgadahat_hooks.spec_errors import Expected, problems, show, variants
-from fgadahat_hooks.spec_types import Block, NamesOrNone, NonNegative, Patterns, Positive, SomePatterns, plain
+from fgadahat_hooks.spec_types import Block, NamesOrNone, NonNegative, Patterns, Portion, Positive, SomePatterns, plain
 
 __all__ = [
     "HAT",
@@ -74,6 +74,11 @@ class GatesSpec(Block):
         description="Largest gate scale s, reached on the last batch of each epoch; no unit. HAT Eq. 3, stable for 25 "
         "to 800.",
     )
+    annealing_power: Positive = Field(
+        default=1.0,
+        description="Exponent of a batch's place in its epoch, 0 to 1, as the gate scale rises to s_max; no unit. 1: "
+        "HAT Eq. 3. Above 1, this library's own addition, gates stay soft for longer.",
+    )
     clamp_threshold: Positive = Field(
         default=50.0,
         description="Limit of |s e| when the embedding's gradient is compensated; no unit. HAT Sec. 2.5 and its code.",
@@ -114,6 +119,11 @@ class RegularizationSpec(Block):
         default="original",
         description="'original': new units over free units, HAT Eq. 5. 'cross': mean of that and of the unused share "
         "of earlier units, as in AdaHAT's code.",
+    )
+    budget: Portion = Field(
+        default=0.0,
+        description="Share of each layer's units that a task may take free of charge, 0 to 1; only what it takes "
+        "beyond is punished, so that with 1/T there is room for T tasks. 0: HAT Eq. 5. This library's own addition.",
     )
 
 

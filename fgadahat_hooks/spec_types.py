@@ -96,6 +96,7 @@ _FINITE = Field(strict=True, allow_inf_nan=False)
 Positive = Annotated[float, _FINITE, Field(gt=0), Expected("a finite number > 0")]
 NonNegative = Annotated[float, _FINITE, Field(ge=0), Expected("a finite number >= 0")]
 AboveOne = Annotated[float, _FINITE, Field(gt=1), Expected("a finite number > 1")]
+Portion = Annotated[float, _FINITE, Field(ge=0, le=1), Expected("a finite number from 0 to 1")]
 Share = Annotated[float, _FINITE, Field(gt=0, le=1), Expected("a finite number > 0 and <= 1")]
 Count = Annotated[int, Field(strict=True, ge=1), Expected("a whole number >= 1")]
 # The largest seed that torch.Generator.manual_seed takes.

@@ -42,6 +42,19 @@ class _Running(_Part):
     embeddings: _Tensors
 
 
+class _Map(_Part):
+    features: _Count
+    live: Tensor
+    feature: Tensor
+    unit: Tensor
+    group: Tensor | None
+
+
+class _Ways(_Part):
+    inputs: dict[str, _Map]
+    whole: list[str]
+
+
 class _State(_Part):
     format: str
     version: int
@@ -54,6 +67,7 @@ class _State(_Part):
     frozen: list[str]
     callbacks: dict[str, dict[str, Any]]
     running: _Running | None
+    ways: _Ways | None = None
 
 
 def form_problems(state: Mapping[str, Any]) -> list[str]:

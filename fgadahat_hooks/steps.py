@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from fgadahat_hooks.callbacks.base import TaskContext, optimizer_parameters
 from fgadahat_hooks.distributed import check_equal
 from fgadahat_hooks.errors import BadCallError, ForeignOptimizerError, NotAnnealedError, OptimizerError
+from fgadahat_hooks.nested_steps import NestedSteps, calling_frame
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.single_closure import SingleClosure
 from fgadahat_hooks.wrappers import refuse_sharded
@@ -49,6 +50,7 @@ class ProtectedSteps:
         self._single: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._closure: SingleClosure | None = None
         self._inside: Optimizer | None = None
+        self._nested = NestedSteps()
         self._idle = False
         self.annealed = False
         self._complete = False
@@ -91,6 +93,7 @@ class ProtectedSteps:
         for parameter in self._fresh:
             if parameter in optimizer.state:
                 _start_anew(optimizer, parameter)
+        _fill_momentum(optimizer)
         hooks = self._runtime_task_hooks()
         hooks.add(optimizer.register_step_pre_hook(self.before))
         hooks.add(optimizer.register_step_post_hook(self.after))
@@ -121,6 +124,9 @@ class ProtectedSteps:
 
     def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Step pre-hook; what needs gradients waits for a closure that makes them."""
+        if not self._nested.begins(optimizer, calling_frame()):
+            return None
+        self._runtime.settle()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
         single = closure is not None and optimizer in self._single
         self._closure, self._inside = None, None
@@ -150,6 +156,9 @@ class ProtectedSteps:
 
     def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Step post-hook."""
+        if not self._nested.ends(optimizer, calling_frame()):
+            return
+        self._runtime.settle()  # a closure has run forwards of its own
         closure, self._closure, self._inside = self._closure, None, None
         if self._idle or (closure is not None and not closure.made_a_step()):
             return
@@ -261,3 +270,13 @@ def _start_anew(optimizer: Optimizer, parameter: Tensor) -> None:
         optimizer.state[parameter] = fresh.state[parameter]
     else:
         optimizer.state.pop(parameter)
+
+
+def _fill_momentum(optimizer: Optimizer) -> None:
+    """Give fused SGD its zero momenta: it takes those of all parameters or of none."""
+    for group in optimizer.param_groups:
+        held = [optimizer.state.get(p, {}) for p in group["params"]] if group.get("fused") else []
+        if any(state.get("momentum_buffer") is not None for state in held):
+            for p in group["params"]:
+                if optimizer.state[p].get("momentum_buffer") is None:
+                    optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

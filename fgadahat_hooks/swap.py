@@ -110,7 +110,10 @@ class TaskSwap:
         return self._num_classes if self._num_classes is not None else self._runtime.num_classes
 
     def _fits(self, wanted: int | None) -> bool:
-        return wanted is None or all(self._runtime.tensors.tensor(n).shape[0] == wanted for n in self._head_names())
+        tensors, axis = self._runtime.tensors, heads.outputs_axis
+        return wanted is None or all(
+            tensors.tensor(n).shape[axis(tensors.model, n)] == wanted for n in self._head_names()
+        )
 
     # ---------------------------------------------------------------- end
     def record(self, task: TaskId) -> TaskRecord:

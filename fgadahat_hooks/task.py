@@ -234,7 +234,7 @@ class Task:
             BadCallError: `batch` is not within 1 and `num_batches`.
         """
         steps, context = self._running(), self._runtime.gate_context
-        scale = anneal(batch, num_batches, context.s_max)
+        scale = anneal(batch, num_batches, context.s_max, self._runtime.spec.gates.annealing_power)
         context.set_scale(scale)
         steps.annealed = True
         return scale

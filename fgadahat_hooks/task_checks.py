@@ -40,7 +40,7 @@ def check_can_begin(runtime: Runtime, task: TaskId, num_classes: int | None, res
             "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
             "the head is not known. Pass attach(model, spec, example_inputs)."
         )
-    heads.check_num_classes(num_classes, runtime.graph.heads, runtime.model)
+    heads.check_num_classes(num_classes, runtime.graph.heads, runtime.model, runtime.graph.auxiliary)
 
 
 def _check_interrupted(runtime: Runtime, resume: RunningTask | None) -> None:

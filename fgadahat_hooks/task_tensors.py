@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fgadahat_hooks.layers import layer_type_of
+
 
 class TaskTensors:
     """The per-task tensors of one model, found anew by name each time, since modules may be moved or cast.
@@ -56,7 +58,6 @@ class TaskTensors:
             if self.tensor(name) is not live:
                 self._register(module, local, live)
             live.data = data
-            _tell_size(module, local, data)
 
     def put(self, values: Mapping[str, Tensor], *, copy: bool) -> None:
         """Put values in; with `copy` the live tensors own theirs, without it only buffers do.
@@ -82,7 +83,6 @@ class TaskTensors:
             self._register(module, local, nn.Parameter(value, requires_grad=live.requires_grad))
         else:
             self._register(module, local, value)
-        _tell_size(module, local, value)
 
     @staticmethod
     def _register(module: nn.Module, local: str, tensor: Tensor) -> None:
@@ -90,6 +90,7 @@ class TaskTensors:
             module._parameters[local] = tensor
         else:
             module._buffers[local] = tensor
+        _tell_size(module, local)
 
     def renew_in(self, optimizer: Optimizer) -> None:
         """Give an optimizer kept from an earlier task the live parameters in place of retired ones."""
@@ -109,12 +110,11 @@ def _hand_over(optimizer: Optimizer, retired: Tensor, live: Tensor) -> None:
         optimizer.state[live] = state
 
 
-def _tell_size(module: nn.Module, local: str, value: Tensor) -> None:
+def _tell_size(module: nn.Module, local: str) -> None:
     """Keep a layer's own record of its number of outputs true."""
-    if local == "weight":
-        for attribute in ("out_features", "out_channels"):
-            if hasattr(module, attribute) and getattr(module, attribute) != value.shape[0]:
-                setattr(module, attribute, value.shape[0])
+    kind = layer_type_of(module) if local == "weight" else None
+    if kind is not None:
+        kind.tell_sizes(module)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

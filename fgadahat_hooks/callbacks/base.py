@@ -117,6 +117,12 @@ class Callback:
     def on_task_start(self, context: TaskContext) -> None:
         """A task has begun; embeddings and per-task tensors are set."""
 
+    def on_graph_change(self, context: TaskContext) -> None:
+        """A forward took a way that no trace had seen; the context's graph now holds for it too.
+
+        Layers, units and masks are the same; inputs may be fed by more units, or always live.
+        """
+
     def on_train_batch_start(self, context: TaskContext) -> None:
         """A batch is about to be used; the gate scale is set."""
 

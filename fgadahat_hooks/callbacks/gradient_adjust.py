@@ -72,17 +72,35 @@ class GradientAdjustCallback(Callback):
 
     def on_task_abort(self, context: TaskContext) -> None:
         """Forget the rates of the task; a step that broke off half way (out of memory, Ctrl-C) is taken back."""
+        self._take_back()
+        self._forget()
+
+    def _take_back(self) -> None:
+        """Undo a step that broke off: its second half would have put back what earlier tasks use."""
         if self.spec.apply_to == "update":
             with torch.no_grad():
                 for part in self._moving:
                     part.put_back()
-        self._forget()
+
+    def on_graph_change(self, context: TaskContext) -> None:
+        """Make the rates anew, also of a step that is being made."""
+        if self._parts is None:
+            return
+        before, moving = {part.name: part for part in self._parts}, {part.name for part in self._moving}
+        drawn = self._drawn, self._generator
+        with torch.no_grad():
+            self._parts = self._prepare(context)
+        self._drawn, self._generator = drawn
+        for part in self._parts:
+            part.go_on(before[part.name])
+        self._moving = [part for part in self._parts if part.name in moving]
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Scale the gradients, or remember the parameters."""
         if context.number == 1 or self.spec.mode == "hat_const_1":
             return
         held = optimizer_parameters(optimizer)
+        self._take_back()
         with torch.no_grad():
             self._bring_up_to_date(context)
             self._moving = [part for part in self._parts or () if id(part.parameter) in held]
@@ -203,6 +221,9 @@ class _Part:
         self.sparsity = torch.zeros(())
         self.constant: Tensor | None = None
         self._old: Tensor | None = None
+
+    def go_on(self, before: _Part) -> None:
+        self._old, self.sparsity = before._old, before.sparsity
 
     def scale_gradient(self, rate: Tensor) -> None:
         if self.parameter.grad is not None:

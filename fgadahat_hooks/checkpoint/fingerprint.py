@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from fgadahat_hooks.checkpoint.manifest import ModelEntry, TensorEntry
 from fgadahat_hooks.errors import StateMismatchError
 from fgadahat_hooks.gate import GATE
+from fgadahat_hooks.heads import differ_in_outputs
 from fgadahat_hooks.runtime import Runtime
 
 _SHOWN = 10
@@ -51,14 +52,16 @@ def _differences(model: nn.Module, saved: ModelEntry) -> Iterator[str]:
         elif is_lazy(mine[name]) or mine[name].is_meta:
             yield f"tensor '{name}' of the model has no values yet"
         else:
-            yield from _tensor(mine[name], theirs[name], name.rpartition(".")[0] in saved.resizable)
+            head = name.rpartition(".")[0] in saved.resizable
+            resized = head and differ_in_outputs(model, name, mine[name].shape, theirs[name].shape)
+            yield from _tensor(mine[name], theirs[name], resized)
     if set(mine) == set(theirs) and _tied(model) != saved.tied:
         yield f"tied in the model: {_tied(model) or 'nothing'}; in the save: {saved.tied or 'nothing'}"
 
 
-def _tensor(mine: Tensor, saved: TensorEntry, head: bool) -> Iterator[str]:
+def _tensor(mine: Tensor, saved: TensorEntry, resized: bool) -> Iterator[str]:
     shape = list(mine.shape)
-    if shape != saved.shape and not (head and shape[1:] == saved.shape[1:]):
+    if shape != saved.shape and not resized:
         yield f"tensor '{saved.name}' has shape {tuple(shape)}, the save has {tuple(saved.shape)}"
     if _dtype(mine) != saved.dtype:
         yield f"tensor '{saved.name}' is {_dtype(mine)}, the save has {saved.dtype}"

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.graph import UnitGraph, UnitLayer
+from fgadahat_hooks.layers import layer_type_of
 
 
 class _Place(NamedTuple):
-    """A name under which a module holds a parameter, and which of its rows are to be zero; None if all stay."""
+    """A name under which a module holds a parameter, and what of it is to be zero; None if all stays.
+
+    `dead` broadcasts over the parameter.
+    """
 
     module: nn.Module
     local: str
@@ -20,7 +24,7 @@ class _Place(NamedTuple):
 
 
 def bake(model: nn.Module, graph: UnitGraph, masks: Mapping[str, Tensor]) -> None:
-    """Set the rows of dead units to zero where their gates would act: in the layer, or in the norm behind it.
+    """Set the rows of dead units to zero where their gates would act: in the layer, or in norms behind it.
 
     A parameter that several modules share stays shared if all of them get the same rows; if not, each gets its own.
 
@@ -35,6 +39,11 @@ def bake(model: nn.Module, graph: UnitGraph, masks: Mapping[str, Tensor]) -> Non
         if bool(off.any()):
             for module in _sites(model, layer, off):
                 dead.update({(id(module), local): off for local in ("weight", "bias")})
+    values = graph.join({name: masks[name].float().cpu() for name in graph.layers}) if graph.layers else torch.zeros(0)
+    for name, channels in graph.regates.items():
+        off = channels.gather_max(values, 1.0) == 0
+        if bool(off.any()):
+            dead.update({(id(model.get_submodule(name)), local): off for local in ("weight", "bias")})
     with torch.no_grad():
         for places in _places(model, dead).values():
             _write(places)
@@ -62,7 +71,10 @@ def _places(model: nn.Module, dead: Mapping[tuple[int, str], Tensor]) -> dict[in
     for module in model.modules():
         for local, parameter in module._parameters.items():
             if parameter is not None:
-                found.setdefault(id(parameter), []).append(_Place(module, local, dead.get((id(module), local))))
+                off = dead.get((id(module), local))
+                kind = layer_type_of(module) if local == "weight" and off is not None else None
+                off = off if off is None or kind is None else kind.own_view(module, off)
+                found.setdefault(id(parameter), []).append(_Place(module, local, off))
     return found
 
 
@@ -74,8 +86,7 @@ def _write(places: list[_Place]) -> None:
         parameter = place.module._parameters[place.local]
         if parameter is None:
             continue
-        value = parameter.detach().clone()
-        value[_rows(place).to(value.device)] = 0.0
+        value = parameter.detach().masked_fill(_rows(place).to(parameter.device), 0.0)
         if together or len(places) == 1:
             parameter.data = value
         else:

@@ -75,6 +75,6 @@ def _suspects(model: nn.Module, graph: UnitGraph) -> list[str]:
     for name, layer in graph.layers.items():
         module = model.get_submodule(name)
         kind = layer_type_of(module)
-        if layer.position == "output" and kind is not None and has_own_forward(module, kind.module_class):
+        if layer.position == "output" and kind is not None and has_own_forward(module, kind.own_class(module)):
             found.append(name)
     return found

@@ -23,14 +23,15 @@ def fix_live(table: SlotTable, graph: UnitGraph, masks: Mapping[str, Tensor]) ->
     on = {name: masks[name].float() for name in graph.layers}
     values = graph.join(on) if on else torch.zeros(0, device="cpu")
     for entry in table.layers():
-        if 1 not in entry.axes:
+        inputs = entry.inputs
+        if inputs is None:
             continue  # grouped: read by its own outputs alone
         found = [graph.inputs[name] for name, local in entry.owners if local == "weight" and name in graph.inputs]
-        if len(found) == 1 and found[0].features == len(entry.axes[1]):
+        if len(found) == 1 and found[0].features == len(inputs):
             live = found[0].gather_max(values, 1.0) > 0
         else:
-            live = torch.ones(len(entry.axes[1]), dtype=torch.bool, device="cpu")
-        table.slots.fix(entry.axes[1][live.cpu()], f"not zero where '{entry.layer}' reads it")
+            live = torch.ones(len(inputs), dtype=torch.bool, device="cpu")
+        table.slots.fix(inputs[live.cpu()], f"not zero where '{entry.layer}' reads it")
 
 
 def fix_last(table: SlotTable) -> None:
@@ -53,7 +54,7 @@ def cuts(table: SlotTable) -> list[Cut]:
         for axis, slots in entry.axes.items():
             for root in _free_roots(table, slots):
                 axes.setdefault(root, set()).add((key, axis))
-                if axis == 0 and entry.layer is not None:
+                if entry.kind is not None and (axis == entry.kind.weight_axis or entry.apart is not None):
                     units.add(root)
     groups: dict[frozenset[tuple[int, int]], set[int]] = {}
     for root, where in axes.items():

@@ -17,7 +17,7 @@ from fgadahat_hooks.tracing.operation import Operation, is_foreign, plain_tensor
 
 RULE_MODULES = (moves, rules)
 """Importing them fills the table of rules."""
-_USES = frozenset(("convolution", "mm", "addmm"))
+_USES = frozenset(("convolution", "mm", "addmm", "embedding"))
 
 
 def follow(model: nn.Module, inputs: ExampleInputs) -> SlotTable:

@@ -145,7 +145,10 @@ def _turn(step: Step) -> None:
     step.put(step.out, line.axis, line.slots)
 
 
-@rule("constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d")
+@rule(
+    "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d"
+)
 def _pad(step: Step) -> None:
     line, x, pads = step.only(), step.op.args[0], list(step.op.args[1])
     back = x.dim() - 1 - line.axis

@@ -30,7 +30,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     """
     left = _Left()
     memo: dict[int, Any] = {id(value): left for value in _found(model)}
-    memo |= {id(t): t.detach().clone() for t in _results(model)}
+    memo |= {id(t): t.detach().clone() for t in results(model)}
     made = copy.deepcopy(model, memo)
     for module in made.modules():
         _forget(module, left)
@@ -44,7 +44,7 @@ def _found(model: nn.Module) -> Iterator[Any]:
         yield from (value for owner in owners for value in owner.values() if is_ours(value))
 
 
-def _results(model: nn.Module) -> Iterator[Tensor]:
+def results(model: nn.Module) -> Iterator[Tensor]:
     """Yield the attributes that a forward left with their history, which cannot be copied."""
     for module in model.modules():
         for value in (*vars(module).values(), *module._buffers.values()):

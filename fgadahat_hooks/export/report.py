@@ -84,7 +84,7 @@ def kept_units(
 ) -> dict[str, dict[str, int]]:
     """Return for each gated layer why how many of its dead units stay."""
     why = {root: reason for cut, reason in failed.items() for root in cut}
-    rows = {name: entry.axes.get(0) for entry in table.layers() for name, local in entry.owners if local == "weight"}
+    rows = {name: entry.outputs for entry in table.layers() for name, local in entry.owners if local == "weight"}
     found: dict[str, dict[str, int]] = {}
     for name in graph.layers:
         slots = rows.get(name)

@@ -65,8 +65,29 @@ def _along(step: Step) -> None:
     "mkldnn_adaptive_avg_pool2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 )
 def _plane(step: Step) -> None:
+    _over_last(step, 2)
+
+
+@rule(
+    "avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d max_pool1d max_pool1d_with_indices upsample_linear1d "
+    "upsample_nearest1d _upsample_nearest_exact1d"
+)
+def _line(step: Step) -> None:
+    _over_last(step, 1)
+
+
+@rule(
+    "avg_pool3d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d max_pool3d max_pool3d_with_indices "
+    "mkldnn_max_pool3d upsample_trilinear3d upsample_nearest3d _upsample_nearest_exact3d"
+)
+def _volume(step: Step) -> None:
+    _over_last(step, 3)
+
+
+def _over_last(step: Step, axes: int) -> None:
+    """Keep the line along the axis before so many last ones, over which a window runs."""
     line = step.only()
-    if line.axis != step.out.dim() - 3:
+    if line.axis != step.out.dim() - 1 - axes:
         raise NotFollowedError(f"{step.op.name} over the units")
     step.put(step.out, line.axis, line.slots)
 
@@ -98,11 +119,13 @@ def _tie(step: Step, slots: Tensor, vector: Tensor) -> None:
 def _convolve(step: Step) -> None:
     x, weight, bias, *_, transposed, _, groups = step.op.args
     entry = step.table.weight(weight)
-    if entry is None or not _is_all_of(entry, weight) or transposed or groups != entry.groups:
+    if entry is None or entry.kind is None or not _is_all_of(entry, weight) or groups != entry.groups:
         raise NotFollowedError("convolution with an unknown weight")
-    slots = _input(step, x, 1, weight.shape[1] * groups)
+    if transposed != (entry.kind.weight_axis == 1):
+        raise NotFollowedError("convolution by another layer's weight")
+    slots = _input(step, x, 1, weight.shape[0] if transposed else weight.shape[1] * groups)
     if groups == 1:
-        step.slots.join(entry.axes[1], slots, f"read by '{entry.layer}' beside what no layer makes")
+        _read(step, entry, slots, f"read by '{entry.layer}' beside what no layer makes")
     else:
         _join_groups(step, entry, slots)
     _output(step, entry, bias, 1)
@@ -114,9 +137,10 @@ def _is_all_of(entry: Sliced, t: Tensor) -> bool:
 
 def _join_groups(step: Step, entry: Sliced, slots: Tensor) -> None:
     """A group goes with all its inputs and outputs; it alone reads them, so they need not be zero."""
-    inputs, rows = slots.view(entry.groups, -1), entry.axes[0].view(entry.groups, -1)
+    inputs, rows = slots.view(entry.groups, -1), _units(entry).view(entry.groups, -1)
     reason = f"in a group of '{entry.layer}' with what no layer makes"
-    for block in (rows, inputs):
+    blocks = (rows, inputs) if entry.apart is None else (rows, inputs, entry.axes[0].view(entry.groups, -1))
+    for block in blocks:
         step.slots.join(rows[:, :1].expand_as(block).flatten(), block.flatten(), reason)
 
 
@@ -124,10 +148,27 @@ def _join_groups(step: Step, entry: Sliced, slots: Tensor) -> None:
 def _multiply(step: Step) -> None:
     bias, x, weight = step.op.args[:3] if step.op.name == "addmm" else (None, *step.op.args[:2])
     entry = step.table.weight(weight)
-    if entry is None or not _is_all_of(entry, weight.t()):
+    if entry is None or entry.kind is None:
         raise NotFollowedError("product with an unknown weight")
-    step.slots.join(entry.axes[1], _input(step, x, 1, weight.shape[0]), f"'{entry.layer}' reads an input of the model")
+    if not _is_all_of(entry, weight.t() if entry.kind.weight_axis == 0 else weight):
+        raise NotFollowedError("product with an unknown weight")
+    _read(step, entry, _input(step, x, 1, weight.shape[0]), f"'{entry.layer}' reads an input of the model")
     _output(step, entry, bias, 1)
+
+
+@rule("embedding")
+def _look_up(step: Step) -> None:
+    weight = step.op.args[0]
+    entry = step.table.weight(weight)
+    if entry is None or entry.inputs is not None or not _is_all_of(entry, weight):
+        raise NotFollowedError("a weight used as a table")
+    _output(step, entry, None, step.out.dim() - 1)
+
+
+def _read(step: Step, entry: Sliced, slots: Tensor, reason: str) -> None:
+    if entry.inputs is None:
+        raise NotFollowedError("a weight without input features")
+    step.slots.join(entry.inputs, slots, reason)
 
 
 def _input(step: Step, x: Tensor, axis: int, features: int) -> Tensor:
@@ -143,5 +184,11 @@ def _input(step: Step, x: Tensor, axis: int, features: int) -> Tensor:
 def _output(step: Step, entry: Sliced, bias: Tensor | None, axis: int) -> None:
     entry.used = True
     if bias is not None:
-        _tie(step, entry.axes[0], bias)
-    step.put(step.out, axis, entry.axes[0])
+        _tie(step, _units(entry), bias)
+    step.put(step.out, axis, _units(entry))
+
+
+def _units(entry: Sliced) -> Tensor:
+    if entry.outputs is None:
+        raise NotFollowedError("a weight whose units cannot be cut")
+    return entry.outputs

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fgadahat_hooks.export.choose import Cut, kept
 from fgadahat_hooks.export.slots import Sliced, SlotTable
+from fgadahat_hooks.layers import layer_type_of
 
 
 def shrunk(model: nn.Module, table: SlotTable, going: Iterable[Cut]) -> nn.Module:
@@ -45,14 +46,10 @@ def _sliced(tensor: Tensor, places: dict[int, Tensor]) -> Tensor:
 
 
 def _tell_sizes(module: nn.Module) -> None:
-    """Set the attributes by which torch's own layers tell their sizes."""
-    weight = module._parameters.get("weight")
-    if isinstance(module, nn.Linear) and weight is not None:
-        module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.Conv2d) and weight is not None:
-        if module.groups > 1:
-            module.groups = module.groups * weight.shape[0] // module.out_channels
-        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    """Set the attributes by which layers tell their sizes."""
+    weight, kind = module._parameters.get("weight"), layer_type_of(module)
+    if kind is not None:
+        kind.tell_sizes(module)
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         known = (weight, module._buffers.get("running_mean"))
         module.num_features = next((len(t) for t in known if t is not None), module.num_features)
@@ -61,12 +58,12 @@ def _tell_sizes(module: nn.Module) -> None:
 
 
 def widths(model: nn.Module) -> dict[str, int]:
-    """Return the number of units of every Linear and Conv2d."""
+    """Return the number of units of every layer of a known type."""
     found = {}
     for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        if isinstance(module, nn.Linear | nn.Conv2d) and weight is not None:
-            found[name] = int(weight.shape[0])
+        kind = layer_type_of(module)
+        if kind is not None:
+            found[name] = kind.units(module)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.layers import layer_type_of
+from fgadahat_hooks.layers import LayerType, layer_type_of
 from fgadahat_hooks.tracing.geometry import is_plain, storage_key
 
 FIXED = 0
@@ -77,8 +77,10 @@ class Sliced:
         stride: Its strides.
         axes: Slots along each axis that may be cut.
         owners: Name of the module and local name, of every module that has it.
-        layer: Name of the Linear or Conv2d whose weight it is.
-        groups: Groups of that convolution.
+        layer: Name of the layer whose weight it is.
+        kind: Type of that layer.
+        groups: Groups of that layer, if it is a convolution.
+        apart: Slots of the units where no axis of the weight counts them all, as in a grouped transposed convolution.
         used: Whether the forward used it as the weight of its layer.
     """
 
@@ -87,15 +89,27 @@ class Sliced:
     axes: dict[int, Tensor]
     owners: list[tuple[str, str]] = field(default_factory=list)
     layer: str | None = None
+    kind: LayerType | None = None
     groups: int = 1
+    apart: Tensor | None = None
     used: bool = False
+
+    @property
+    def outputs(self) -> Tensor | None:
+        """Slots of the units of a layer; None for what is no layer's weight."""
+        return self.apart if self.kind is None or self.apart is not None else self.axes.get(self.kind.weight_axis)
+
+    @property
+    def inputs(self) -> Tensor | None:
+        """Slots of the input features; None if there are none, or if they go with the units, group by group."""
+        return None if self.kind is None or self.groups > 1 else self.axes.get(1 - self.kind.weight_axis)
 
 
 class SlotTable:
     """The slots of every parameter and buffer of a model, found by the memory that an operation reads."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Give slots to both axes of the weights of Linear and Conv2d, and to vectors."""
+        """Give slots to units and input features of the layers' weights, and to vectors."""
         self.slots = Slots()
         self.entries: dict[int, Sliced] = {}
         self.tensors: dict[int, Tensor] = {}
@@ -114,11 +128,15 @@ class SlotTable:
         if (entry.shape, entry.stride) != (tensor.shape, tensor.stride()) or tensor.storage_offset():
             self._shared.add(key)
         entry.owners.append((path, local))
-        if local == "weight" and layer_type_of(module) is not None:
-            if entry.layer is None or not entry.axes:
-                entry.layer, entry.groups = path, int(getattr(module, "groups", 1))
-                axes = (0, 1) if entry.groups == 1 else (0,)
-                entry.axes = {axis: self.slots.add(tensor.shape[axis]) for axis in axes}
+        kind = layer_type_of(module) if local == "weight" else None
+        if kind is not None:
+            if entry.layer is None or not entry.axes or entry.inputs is None:
+                entry.layer, entry.kind, entry.groups = path, kind, int(getattr(module, "groups", 1))
+                entry.axes = {
+                    axis: self.slots.add(tensor.shape[axis]) for axis in _cuttable(kind, module, entry.groups)
+                }
+                apart = kind.weight_axis not in entry.axes
+                entry.apart = self.slots.add(kind.units(module)) if apart else None
         elif not entry.axes and sum(n > 1 for n in tensor.shape) == 1:
             axis = next(d for d, n in enumerate(tensor.shape) if n > 1)
             entry.axes = {axis: self.slots.add(tensor.shape[axis])}
@@ -147,3 +165,13 @@ class SlotTable:
     def layers(self) -> Iterable[Sliced]:
         """Return the entries of layers' weights."""
         return [entry for entry in self.entries.values() if entry.layer is not None]
+
+
+def _cuttable(kind: LayerType, module: nn.Module, groups: int) -> tuple[int, ...]:
+    """Return the axes along which a layer's weight can be cut.
+
+    Groups of a convolution lie one after another along axis 0 and go as a whole. A table of words keeps its words.
+    """
+    if groups > 1:
+        return (0,)
+    return (0, 1) if kind.inputs(module) else (kind.weight_axis,)

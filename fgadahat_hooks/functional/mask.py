@@ -10,16 +10,18 @@ from torch import Tensor
 from fgadahat_hooks.errors import BadCallError
 
 
-def anneal(batch: int, num_batches: int, s_max: float) -> float:
+def anneal(batch: int, num_batches: int, s_max: float, power: float = 1.0) -> float:
     """Return the gate scale `s` of one batch (HAT Eq. 3), restarting every epoch.
 
-    `s = 1/s_max + (s_max - 1/s_max) (b - 1) / (B - 1)` with `b` counted from 1, so that the first batch has exactly
-    `1/s_max` and the last exactly `s_max`. An epoch of one batch has `s = s_max`.
+    `s = 1/s_max + (s_max - 1/s_max) ((b - 1) / (B - 1))^p` with `b` counted from 1, so that the first batch has exactly
+    `1/s_max` and the last exactly `s_max`. An epoch of one batch has `s = s_max`. HAT has `p = 1`; with a larger power
+    (this library's own addition) gates stay soft for longer, so that a task trains more units before it chooses some.
 
     Args:
         batch: Number `b` of the batch in its epoch, 1 to `num_batches`.
         num_batches: Batches `B` of one epoch.
         s_max: Largest scale, > 0.
+        power: Exponent `p` > 0.
 
     Raises:
         BadCallError: If `batch` is not within 1 and `num_batches`.
@@ -31,7 +33,10 @@ def anneal(batch: int, num_batches: int, s_max: float) -> float:
         )
     if batch == num_batches:
         return s_max  # not by the formula, which rounds
-    return 1 / s_max + (s_max - 1 / s_max) * (batch - 1) / (num_batches - 1)
+    if power == 1:  # rounded as Eq. 3 is written
+        return 1 / s_max + (s_max - 1 / s_max) * (batch - 1) / (num_batches - 1)
+    place: float = ((batch - 1) / (num_batches - 1)) ** power
+    return 1 / s_max + (s_max - 1 / s_max) * place
 
 
 def soft_mask(embedding: Tensor, scale: Tensor | float) -> Tensor:

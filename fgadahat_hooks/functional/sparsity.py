@@ -28,24 +28,29 @@ def _shared_of_used(mask: Tensor, cumulative: Tensor) -> tuple[Tensor, Tensor]:
     return (mask * used).sum(), used.sum()
 
 
-def _original(masks: Sequence[Tensor], cumulative: Sequence[Tensor]) -> Tensor:
+def _original(masks: Sequence[Tensor], cumulative: Sequence[Tensor], budget: float) -> Tensor:
     pairs = [_taken_of_free(m, c) for m, c in zip(masks, cumulative, strict=True)]
-    return _ratio(torch.stack([p for p, _ in pairs]).sum(), torch.stack([w for _, w in pairs]).sum())
+    taken = torch.stack([p for p, _ in pairs])
+    if budget > 0:
+        taken = (taken - taken.new_tensor([budget * m.numel() for m in masks])).clamp(min=0)
+    return _ratio(taken.sum(), torch.stack([w for _, w in pairs]).sum())
 
 
-def _cross(masks: Sequence[Tensor], cumulative: Sequence[Tensor]) -> Tensor:
+def _cross(masks: Sequence[Tensor], cumulative: Sequence[Tensor], budget: float) -> Tensor:
     pairs = [_shared_of_used(m, c) for m, c in zip(masks, cumulative, strict=True)]
     used = torch.stack([w for _, w in pairs]).sum()
     reused = _ratio(torch.stack([p for p, _ in pairs]).sum(), used)
     # Before any task ended there is nothing to reuse, hence nothing to punish.
     unused = torch.where(used > 0, 1 - reused, 0)
-    return (_original(masks, cumulative) + unused) / 2
+    return (_original(masks, cumulative, budget) + unused) / 2
 
 
 _MODES = {"original": _original, "cross": _cross}
 
 
-def regularization(masks: Sequence[Tensor], cumulative: Sequence[Tensor], mode: str = "original") -> Tensor:
+def regularization(
+    masks: Sequence[Tensor], cumulative: Sequence[Tensor], mode: str = "original", budget: float = 0.0
+) -> Tensor:
     """Return the sparsity term `R` of the loss, a scalar in [0, 1], one ratio over all layers (HAT Eq. 5).
 
     - `original`: `R = sum_{l,i} m (1 - M) / sum_{l,i} (1 - M)`, 0 when nothing is free. No hidden lower bound on the
@@ -53,25 +58,32 @@ def regularization(masks: Sequence[Tensor], cumulative: Sequence[Tensor], mode: 
     - `cross`: the mean of `original` and `1 - sum_{l,i} m M / sum_{l,i} M` (AdaHAT's first code), whose second part
       rewards the use of units that earlier tasks use; it is 0 before any task ended.
 
+    With a budget `b` (this library's own addition) the numerator of the first ratio is
+    `sum_l max(0, sum_i m (1 - M) - b n_l)`, `n_l` units in layer `l`: what a task takes of a layer costs nothing up to
+    `b` of its units, and from there on what each further unit costs in Eq. 5. `b = 0` is Eq. 5.
+
     The spec's factor is not in it; it multiplies once, outside.
 
     Args:
         masks: Soft masks `m^t` of the running task, `(units,)` each.
         cumulative: Masks `M = m^{<t}` of all earlier tasks, 0/1 or bool, in the same order.
         mode: `original` or `cross`.
+        budget: Share of each layer's units that a task may take free of charge, 0 to 1.
 
     Raises:
-        BadCallError: If `mode` is neither, or no layer is given.
+        BadCallError: If `mode` is neither, no layer is given, or `budget` is not within 0 and 1.
     """
     if mode not in _MODES:
         raise BadCallError(f"Expected `mode` to be one of {list(_MODES)}, but got {mode!r}.")
     if not masks:
         raise BadCallError("Expected at least one mask, but got none.")
-    return _MODES[mode](masks, cumulative)
+    if not 0 <= budget <= 1:
+        raise BadCallError(f"Expected `budget` to be within 0 and 1, but got {budget!r}.")
+    return _MODES[mode](masks, cumulative, budget)
 
 
 def regularization_line(cumulative: Tensor, mode: str = "original") -> tuple[Tensor, Tensor]:
-    """Return `b` and `w` with `R(m) = b + w . m`: the sparsity term is affine in the masks, one product a step.
+    """Return `b` and `w` with `R(m) = b + w . m`: without a budget the sparsity term is affine, one product a step.
 
     Args:
         cumulative: Masks of all earlier tasks over all units, joined, `(total units,)`.

@@ -13,7 +13,7 @@ from fgadahat_hooks.tracing.operation import Operation
 from fgadahat_hooks.tracing.recorder import ACTIVATIONS, LayerRecord, Recorder
 
 _UNIT_BY_UNIT = ACTIVATIONS | {"clone", "_to_copy", "add", "dropout", "native_dropout"}
-_USES = frozenset(("convolution", "mm", "bmm", "addmm", "baddbmm"))
+_USES = frozenset(("convolution", "mm", "bmm", "addmm", "baddbmm", "embedding"))
 
 
 def has_own_forward(module: nn.Module, base: type[nn.Module]) -> bool:

@@ -141,7 +141,8 @@ def _tensors_kept(model: nn.Module) -> Iterator[None]:
             _restore_names(now, before)
         with torch.no_grad():
             for tensor, saved in values:
-                tensor.copy_(saved)
+                if not torch.equal(tensor, saved):  # else a backward that is still to come would take it for changed
+                    tensor.copy_(saved)
 
 
 def _is_data(value: Any) -> bool:

@@ -1,12 +1,14 @@
-"""Sets of units as small integers, and the algebra of such labels over whole tensors.
+"""Conditions on units as small integers, and the algebra of such labels over whole tensors.
 
 A label stands beside every element of a tensor and says when that element can be non-zero:
 
 * `ZERO`: never, it is zero by construction (padding, `torch.zeros`);
 * `LIVE`: always, whatever the gates do;
-* `k >= 2`: only if at least one unit of the set number `k` is on.
+* `k >= 2`: only if the condition number `k` holds.
 
-A label may promise less than is true (a larger set, or LIVE), never more: that is the invariant every rule keeps.
+A condition is a conjunction of sets of units: in each of its sets at least one unit must be on. Sums make the sets
+larger, products of two gated tensors (gated MLPs, linear attention) add sets. A label may promise less than is true
+(a larger set, a set left out, LIVE), never more: that is the invariant every rule keeps.
 
 Label tensors are mostly constant along most dimensions; such dimensions have stride zero (`expand`), and all that is
 done here is done once for each of them.
@@ -14,6 +16,7 @@ done here is done once for each of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -24,6 +27,10 @@ from fgadahat_hooks.tracing.geometry import product, reduced
 ZERO = 0
 LIVE = 1
 _NO_LABEL = 2**31 - 1
+_MOST_SETS = 4
+
+Condition = frozenset[frozenset[int]]
+"""Sets of atoms, in each of which at least one must be on."""
 
 
 def constant(label: int, shape: Sequence[int] = ()) -> Tensor:
@@ -32,7 +39,7 @@ def constant(label: int, shape: Sequence[int] = ()) -> Tensor:
 
 
 class LabelTable:
-    """Interns sets of atoms (numbered units) as labels and combines label tensors."""
+    """Interns conditions on atoms (numbered units) as labels and combines label tensors."""
 
     def __init__(self, singles: int = 0) -> None:
         """Start with `ZERO`, `LIVE` and the sets of one atom, whose labels need no memory.
@@ -40,51 +47,51 @@ class LabelTable:
         Args:
             singles: Number of atoms `a` whose set `{a}` has the label `single(a)` from the start.
         """
-        self._singles = singles
-        self._sets: list[frozenset[int]] = []
-        self._ids: dict[frozenset[int], int] = {}
+        self.singles = singles
+        self._conditions: list[Condition] = []
+        self._ids: dict[Condition, int] = {}
         self._unions: dict[tuple[int, int], int] = {}
         self._probes: set[int] = set()
 
     def add_probes(self, atoms: Iterable[int]) -> None:
-        """Mark atoms that will turn out live: sets holding one are the worse choice in `both`."""
+        """Mark atoms that will turn out live: sets holding one are the first to be left out of a condition."""
         self._probes.update(atoms)
 
     def single(self, atom: int) -> int:
         """Return the label of the set of one of the first atoms."""
         return 2 + atom
 
-    def intern(self, atoms: frozenset[int]) -> int:
-        """Return the label of a non-empty set of atoms."""
-        if len(atoms) == 1 and (atom := next(iter(atoms))) < self._singles:
+    def intern(self, atoms: Iterable[int]) -> int:
+        """Return the label of one non-empty set of atoms."""
+        return self._intern(frozenset((frozenset(atoms),)))
+
+    def _intern(self, condition: Condition) -> int:
+        if len(condition) == 1 and len(only := next(iter(condition))) == 1 and (atom := min(only)) < self.singles:
             return self.single(atom)
-        found = self._ids.get(atoms)
+        found = self._ids.get(condition)
         if found is None:
-            found = self._ids[atoms] = len(self)
-            self._sets.append(atoms)
+            found = self._ids[condition] = len(self)
+            self._conditions.append(condition)
         return found
 
     def __len__(self) -> int:
         """Return the number of labels there are."""
-        return 2 + self._singles + len(self._sets)
+        return 2 + self.singles + len(self._conditions)
 
-    def atoms(self, label: int) -> frozenset[int]:
-        """Return the set behind a label; empty for `ZERO` and `LIVE`."""
+    def sets(self, label: int) -> Condition:
+        """Return the sets of a label, each of which must have a unit on; none for `ZERO` and `LIVE`."""
         if label in (ZERO, LIVE):
             return frozenset()
-        if label < 2 + self._singles:
-            return frozenset((label - 2,))
-        return self._sets[label - 2 - self._singles]
+        if label < 2 + self.singles:
+            return frozenset((frozenset((label - 2,)),))
+        return self._conditions[label - 2 - self.singles]
 
-    def _cost(self, label: int) -> float:
-        """Return how much a label gives away: the fewer units can make an element non-zero, the better."""
-        if label in (ZERO, LIVE):
-            return -1.0 if label == ZERO else float("inf")
-        atoms = self.atoms(label)
-        return float(len(atoms)) if self._probes.isdisjoint(atoms) else 1e9
+    def atoms(self, label: int) -> frozenset[int]:
+        """Return all atoms of a label; none for `ZERO` and `LIVE`."""
+        return frozenset().union(*self.sets(label))
 
     def join(self, a: int, b: int) -> int:
-        """Return the label of "a or b"."""
+        """Return the label of "a or b": every set of the one united with every set of the other."""
         if a == b or b == ZERO:
             return a
         if a == ZERO:
@@ -93,21 +100,46 @@ class LabelTable:
             return LIVE
         key = (a, b) if a < b else (b, a)
         if key not in self._unions:
-            self._unions[key] = self.intern(self.atoms(a) | self.atoms(b))
+            pairs = itertools.product(self.sets(a), self.sets(b))
+            self._unions[key] = self._intern(self._tidy(x | y for x, y in pairs))
         return self._unions[key]
 
     def join_all(self, labels: Iterable[int]) -> int:
-        """Return the label of "any of them"; one set operation, however many there are."""
+        """Return the label of "any of them"; one set operation for all that have one set, however many there are."""
         distinct = set(labels) - {ZERO}
         if LIVE in distinct:
             return LIVE
         if len(distinct) <= 1:
             return distinct.pop() if distinct else ZERO
-        return self.intern(frozenset().union(*(self.atoms(label) for label in distinct)))
+        several = sorted(label for label in distinct if len(self.sets(label)) > 1)
+        distinct.difference_update(several)
+        joined = self.intern(frozenset().union(*map(self.atoms, distinct))) if distinct else ZERO
+        for label in several:
+            joined = self.join(joined, label)
+        return joined
 
     def meet(self, a: int, b: int) -> int:
-        """Return a label of "a and b". Either of the two is a safe answer: the smaller set is taken."""
-        return a if self._cost(a) <= self._cost(b) else b
+        """Return the label of "a and b": the sets of both."""
+        if a == b or b == LIVE:
+            return a
+        if a == LIVE:
+            return b
+        return ZERO if ZERO in (a, b) else self._intern(self._tidy(self.sets(a) | self.sets(b)))
+
+    def _tidy(self, sets: Iterable[frozenset[int]]) -> Condition:
+        """Leave out sets that hold another one, and of many sets those that give away the most."""
+        distinct = frozenset(sets)
+        if len(distinct) == 1:
+            return distinct
+        kept: list[frozenset[int]] = []
+        for one in sorted(distinct, key=self._cost):
+            if not any(other <= one for other in kept):
+                kept.append(one)
+        return frozenset(kept[:_MOST_SETS])
+
+    def _cost(self, atoms: frozenset[int]) -> tuple[bool, int, list[int]]:
+        """Order sets: the fewer units can make an element non-zero, the better, and the same order in every run."""
+        return not self._probes.isdisjoint(atoms), len(atoms), sorted(atoms)
 
     def either(self, a: Tensor, b: Tensor) -> Tensor:
         """Element-wise "a or b", the label of a sum; broadcasts."""

@@ -22,6 +22,8 @@ _NORM_OPERATIONS = frozenset(
     "native_batch_norm cudnn_batch_norm miopen_batch_norm _batch_norm_no_update _native_batch_norm_legit "
     "_native_batch_norm_legit_no_training".split()
 )
+_MIXING_NORMS = {"native_layer_norm": (-1, 2), "native_group_norm": (1, 1)}
+"""Norms whose statistics mix channels: axis of the channels, and place of the weight among the arguments."""
 
 
 class TaintMode(TorchDispatchMode):
@@ -33,6 +35,7 @@ class TaintMode(TorchDispatchMode):
         """Start with an empty stack of running modules."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
+        self._model = model
         self.stack: list[str] = []
         self.constants = Constants(model)
         self.uses = WeightUses(recorder, self.stack)
@@ -85,14 +88,25 @@ class TaintMode(TorchDispatchMode):
             store.put(t, 1 if position else labels)
 
     def _normalise(self, op: Operation) -> bool:
-        """Handle the operation of a BatchNorm that runs; return whether its output has been labelled."""
-        norm = self._norms.get(self.stack[-1]) if self.stack else None
-        if norm is None or op.name not in _NORM_OPERATIONS or op.mutable or op.first_out is None:
+        """Handle the operation of a norm that runs; return whether its output has been labelled."""
+        if not self.stack or op.mutable or op.first_out is None:
             return False
-        if not _folds(norm, op):
-            self.recorder.norm_feeds.setdefault(self.stack[-1], set()).add("")
+        name = self.stack[-1]
+        if op.name in _MIXING_NORMS:
+            axis, place = _MIXING_NORMS[op.name]
+            own = self._model.get_submodule(name)
+            folds = own._parameters.get("weight") is not None and _folds(own, op, place)
+            return folds and self.recorder.gated_again(name, op.args[0], op.first_out, axis)
+        norm = self._norms.get(name)
+        if norm is None or op.name not in _NORM_OPERATIONS:
             return False
-        return self.recorder.normalised(self.stack[-1], op.args[0], op.first_out)
+        if norm._parameters.get("weight") is None:  # an export would have nowhere to write the mask of many layers
+            self.recorder.regates.refuse(name)
+        if not _folds(norm, op, 1):
+            self.recorder.norm_feeds.setdefault(name, set()).add("")
+            self.recorder.regates.refuse(name)
+            return False
+        return self.recorder.normalised(name, op.args[0], op.first_out)
 
     def _distrust(self, tree: Any) -> None:
         """After an operation that may do anything: all it touched is live, weights are used in unknown ways."""
@@ -109,13 +123,19 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
-def _folds(norm: nn.Module, op: Operation) -> bool:
-    """Return whether a mask on the norm's own weight and bias, or on its output if it has none, zeroes the output."""
+def _folds(norm: nn.Module, op: Operation, place: int) -> bool:
+    """Return whether a mask on the norm's own weight and bias, or on its output if it has none, zeroes the output.
+
+    Args:
+        norm: The module that runs.
+        op: The operation it runs.
+        place: Number of the operation's argument that is the weight; the next is the bias.
+    """
     weight, bias = norm._parameters.get("weight"), norm._parameters.get("bias")
     if weight is None:
         plain = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
         return type(norm).forward in plain and "forward" not in vars(norm)
-    return _is_same(weight, op.args[1]) and _is_same(bias, op.args[2])
+    return _is_same(weight, op.args[place]) and _is_same(bias, op.args[place + 1])
 
 
 def _is_same(own: Tensor | None, used: Tensor | None) -> bool:

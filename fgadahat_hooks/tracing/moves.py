@@ -31,8 +31,8 @@ def _first(out: Any) -> Tensor:
 
 @rule(
     "repeat pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col rot90 tril triu "
-    "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d diagonal_copy unfold_copy "
-    "_reshape_copy view_copy expand_copy"
+    "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+    "diagonal_copy unfold_copy _reshape_copy view_copy expand_copy"
 )
 def _move(call: Call) -> Tensor:
     return _replay(call, [call.arg(0).contiguous(), *call.op.args[1:]])

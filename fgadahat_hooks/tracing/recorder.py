@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,14 +18,16 @@ from fgadahat_hooks.layers import LayerType
 from fgadahat_hooks.tracing.geometry import along, equal, is_plain, storage_key
 from fgadahat_hooks.tracing.labels import LIVE, ZERO, LabelTable, constant
 from fgadahat_hooks.tracing.operation import Operation
+from fgadahat_hooks.tracing.regating import Regates
 from fgadahat_hooks.tracing.store import LabelStore
+from fgadahat_hooks.tracing.walk import Walk
 
 ACTIVATIONS = frozenset("relu gelu silu hardswish leaky_relu elu selu celu tanh hardtanh mish".split())
 
 
 @dataclass
 class LayerRecord:
-    """Everything the forward showed of one Linear or Conv2d.
+    """Everything the forward showed of one layer of a known type.
 
     Each unit has two atoms, `raw + i` for the layer's own output and `normed + i` for the output of a norm behind it;
     which of them the gate makes zero is known only at the end.
@@ -68,17 +72,24 @@ class LayerRecord:
 class Recorder:
     """Bookkeeping of one traced forward."""
 
-    def __init__(self, layers: Mapping[str, tuple[nn.Module, LayerType]], targets: set[str]) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[nn.Module, LayerType]],
+        targets: set[str],
+        norms: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         """Give every layer its atoms.
 
         Args:
-            layers: All Linear and Conv2d layers of the model, gated or not.
+            layers: All layers of a known type of the model, gated or not.
             targets: Names of those that a gate may get; the others are live in the end, and tracked only so that
                 the output layer can be found.
+            norms: Numbers of channels of the modules behind which several layers' units may be gated again.
         """
         units = sum(kind.units(module) for module, kind in layers.values())
-        self.table = LabelTable(2 * units)
+        self.table = LabelTable(2 * units + sum(norms.values()))
         self.store = LabelStore()
+        self.walk = Walk()
         self.records: dict[str, LayerRecord] = {}
         self.order: list[str] = []
         self.norm_feeds: dict[str, set[str]] = {}
@@ -91,6 +102,9 @@ class Recorder:
         self._gated: dict[int, tuple[StorageWeakRef, str, str]] = {}
         for name, (module, kind) in layers.items():
             self._add(name, module, kind, name in targets)
+        ends = [2 * units + end for end in accumulate(norms.values())]
+        atoms = {name: range(end - norms[name], end) for name, end in zip(norms, ends, strict=True)}
+        self.regates = Regates(self.table, atoms)
 
     def _add(self, name: str, module: nn.Module, kind: LayerType, is_target: bool) -> None:
         record = self.records[name] = LayerRecord(name, module, kind, self._atoms, is_target)
@@ -157,13 +171,26 @@ class Recorder:
 
     # -------------------------------------------------------------- norms behind a layer
     def normalised(self, norm: str, x: Tensor, output: Tensor) -> bool:
-        """Note a BatchNorm on `x`; label its output if its channels are one layer's units, all of them and in order."""
+        """Note a BatchNorm on `x`; label its output by the units that its channels come from.
+
+        Where they are one layer's units, all of them and in order, the layer's gate may move behind the norm.
+        """
         record = self._units_in_order(x)
         self.norm_feeds.setdefault(norm, set()).add("" if record is None else record.name)
-        if record is None:
+        if record is not None:
+            record.norms[norm] = 1 - x.dim()
+            self.store.put(output, along(self.atoms(record, "normed"), output, 1 - output.dim()))
+            return True
+        return self.gated_again(norm, x, output, 1)
+
+    def gated_again(self, norm: str, x: Tensor, output: Tensor, axis: int) -> bool:
+        """Note a norm over several layers' channels along an axis; return whether its output has been labelled."""
+        labels = self.store.get(x)
+        labels = self.regates.see(norm, constant(LIVE, x.shape) if labels is None else labels, axis)
+        if labels is None or output.shape != x.shape:
             return False
-        record.norms[norm] = 1 - x.dim()
-        self.store.put(output, along(self.atoms(record, "normed"), output, 1 - output.dim()))
+        self.read(x, None)
+        self.store.put(output, labels)
         return True
 
     def _units_in_order(self, x: Tensor) -> LayerRecord | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fgadahat_hooks.graph import InputMap, Position, UnitGraph, UnitLayer
 from fgadahat_hooks.tracing.geometry import along, equal
-from fgadahat_hooks.tracing.labels import LIVE, ZERO
 from fgadahat_hooks.tracing.recorder import LayerRecord, Recorder
+from fgadahat_hooks.tracing.units import KnownAtoms
 
 
 def find_heads(recorder: Recorder, outputs: Sequence[Tensor]) -> list[str]:
@@ -19,7 +19,8 @@ def find_heads(recorder: Recorder, outputs: Sequence[Tensor]) -> list[str]:
     for tensor in outputs:
         labels = recorder.store.get(tensor)
         for record in recorder.records.values():
-            if labels is not None and record.name not in heads and _is_output(recorder, record, tensor, labels):
+            found = labels is not None and record.name not in heads and _is_output(recorder, record, tensor, labels)
+            if found and record.kind.inputs(record.module):  # a table of words is no head
                 heads.append(record.name)
     return heads
 
@@ -45,12 +46,14 @@ def resolve(recorder: Recorder, gated: Sequence[str], heads: Sequence[str], *, a
     for name in order:
         layers[name] = _unit_layer(recorder, recorder.records[name], offset, after_norm)
         offset += layers[name].units
-    units = _units_of_atoms(recorder, layers)
-    inputs = {n: _input_map(recorder, recorder.records[n], units) for n in recorder.order}
-    return UnitGraph(layers, inputs, tuple(heads))
+    zeroed = zeroed_atoms(recorder, layers)
+    regates = find_regates(recorder, layers, zeroed) if after_norm else {}
+    inputs = {n: input_map(recorder, recorder.records[n], zeroed) for n in recorder.order}
+    return UnitGraph(layers, inputs, tuple(heads), regates)
 
 
-def _position(recorder: Recorder, record: LayerRecord, after_norm: bool) -> tuple[Position, tuple[str, ...]]:
+def gate_position(recorder: Recorder, record: LayerRecord, after_norm: bool) -> tuple[Position, tuple[str, ...]]:
+    """Return where a layer's gate can act, and the modules at which."""
     if record.hosts:
         hosts = [*record.hosts, record.name] if record.called else record.hosts
         return "weight", tuple(dict.fromkeys(hosts))
@@ -61,7 +64,7 @@ def _position(recorder: Recorder, record: LayerRecord, after_norm: bool) -> tupl
 
 
 def _unit_layer(recorder: Recorder, record: LayerRecord, offset: int, after_norm: bool) -> UnitLayer:
-    position, sites = _position(recorder, record, after_norm)
+    position, sites = gate_position(recorder, record, after_norm)
     readers = record.readers["normed" if position == "after_norm" else "raw"]
     activation = readers[0] if len(readers) == 1 else None
     read: str | None = sites[0]
@@ -72,28 +75,40 @@ def _unit_layer(recorder: Recorder, record: LayerRecord, offset: int, after_norm
     return UnitLayer(record.name, record.units, offset, position, sites, read, axis, activation, record.whole)
 
 
-def _units_of_atoms(recorder: Recorder, layers: dict[str, UnitLayer]) -> dict[int, int]:
-    """Map the atoms that a gate makes zero to model-wide unit numbers; an atom left out is live."""
-    units: dict[int, int] = {}
+def zeroed_atoms(recorder: Recorder, layers: dict[str, UnitLayer]) -> KnownAtoms:
+    """Return the atoms that the layers' gates make zero; all others are live."""
+    known = KnownAtoms(recorder.table)
     for name, layer in layers.items():
         record = recorder.records[name]
-        first = record.normed if layer.position == "after_norm" else record.raw
-        units.update({first + i: layer.offset + i for i in range(layer.units)})
-    return units
+        known.add_layer(record.normed if layer.position == "after_norm" else record.raw, layer.offset, layer.units)
+    return known
 
 
-def _input_map(recorder: Recorder, record: LayerRecord, units: dict[int, int]) -> InputMap:
-    labels = record.inputs
-    if labels is None or record.whole:
+def input_map(recorder: Recorder, record: LayerRecord, zeroed: KnownAtoms) -> InputMap:
+    """Return which units feed each input of a layer."""
+    if record.inputs is None or record.whole:
         return InputMap.all_live(record.kind.inputs(record.module))
-    places = labels.tolist()
-    members: dict[int, list[int] | None] = {ZERO: [], LIVE: None}
-    for label in set(places) - {ZERO, LIVE}:
-        atoms = recorder.table.atoms(label)
-        members[label] = sorted(units[a] for a in atoms) if atoms <= units.keys() else None
-    rows = [members[label] for label in places]
-    live = torch.tensor([row is None for row in rows], dtype=torch.bool, device="cpu")
-    counts = torch.tensor([len(row or ()) for row in rows], dtype=torch.long, device="cpu")
-    flat = torch.tensor([unit for row in rows for unit in row or ()], dtype=torch.long, device="cpu")
-    feature = torch.repeat_interleave(torch.arange(len(rows), device="cpu"), counts)
-    return InputMap(len(rows), live, feature, flat)
+    return zeroed.map(record.inputs)
+
+
+# ------------------------------------------------------------------ norms that are gated again
+def find_regates(recorder: Recorder, layers: dict[str, UnitLayer], zeroed: KnownAtoms) -> dict[str, InputMap]:
+    """Return the norms to gate again, and add the atoms that this makes zero to `zeroed`."""
+    regates = {}
+    makers = KnownAtoms(recorder.table)  # also what no gate makes zero: a mask needs no zero
+    for name, layer in layers.items():
+        record = recorder.records[name]
+        makers.add_layer(record.raw, layer.offset, layer.units)
+        makers.add_layer(record.normed, layer.offset, layer.units)
+        alone = [n for n in record.norms if recorder.norm_feeds[n] == {name} and n not in recorder.regates.refused]
+        for norm in alone if layer.position != "after_norm" else ():
+            zeroed.add_layer(record.normed, layer.offset, layer.units)
+            regates[norm] = makers.map(recorder.atoms(record, "normed"))
+    for norm, read, atoms in recorder.regates.found():
+        labels = torch.tensor(read, dtype=torch.int32, device="cpu")
+        channels = makers.map(labels, zero_is_live=True)
+        if recorder.norm_feeds.get(norm, {""}) == {""} and channels.has_predecessor:
+            zeroed.add_channels(atoms, labels, makers)
+            makers.add_channels(atoms, labels, makers)
+            regates[norm] = channels
+    return regates

@@ -119,9 +119,20 @@ def _over_plane(call: Call) -> Tensor:
     return call.table.over(call.arg(0), [-2, -1])
 
 
-@rule("avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d max_pool1d_with_indices upsample_nearest1d")
+@rule(
+    "avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d max_pool1d max_pool1d_with_indices upsample_linear1d "
+    "upsample_nearest1d _upsample_nearest_exact1d"
+)
 def _over_line(call: Call) -> Tensor:
     return call.table.over(call.arg(0), [-1])
+
+
+@rule(
+    "avg_pool3d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d max_pool3d max_pool3d_with_indices "
+    "mkldnn_max_pool3d upsample_trilinear3d upsample_nearest3d _upsample_nearest_exact3d"
+)
+def _over_volume(call: Call) -> Tensor:
+    return call.table.over(call.arg(0), [-3, -2, -1])
 
 
 # ------------------------------------------------------------------ products of activations

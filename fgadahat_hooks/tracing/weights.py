@@ -13,7 +13,7 @@ from fgadahat_hooks.tracing.recorder import LayerRecord, Recorder
 
 _MATMULS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
 _COPIES = frozenset(("_to_copy", "clone", "contiguous"))
-_LOOKUPS = frozenset(("embedding",))
+_LOOKUP = "embedding"
 
 
 class WeightUses:
@@ -29,6 +29,7 @@ class WeightUses:
         self._recorder = recorder
         self._stack = stack
         self._copies: dict[int, tuple[StorageWeakRef, str]] = {}
+        self._kinds = (self._convolve, self._multiply, self._look_up)
 
     def owner(self, t: Tensor) -> LayerRecord | None:
         """Return the layer whose weight, or a copy of it, `t` is (a view of)."""
@@ -47,7 +48,7 @@ class WeightUses:
         if self._copied(op, t, record):
             return True
         by_module = bool(self._stack)  # outside of all modules nothing could fold a gate
-        if by_module and len(used) == 1 and (self._convolve(op, t, record) or self._multiply(op, t, record)):
+        if by_module and len(used) == 1 and any(use(op, t, record) for use in self._kinds):
             return True
         for _, other in used:
             self._mixed(op, other)
@@ -62,12 +63,9 @@ class WeightUses:
         return True
 
     def _convolve(self, op: Operation, t: Tensor, record: LayerRecord) -> bool:
-        weight = record.weight
-        if op.name != "convolution" or op.mutable or op.args[1] is not t or op.args[6]:
+        if op.name != "convolution" or op.mutable or op.args[1] is not t or not _is_all_of(record.weight, t):
             return False
-        if t.shape != weight.shape or t.stride() != weight.stride() or t.storage_offset():
-            return False
-        if op.args[8] != getattr(record.module, "groups", 1):
+        if op.args[6] != (record.kind.weight_axis == 1) or op.args[8] != getattr(record.module, "groups", 1):
             return False
         x = op.args[0]
         axes = [d for d in range(x.dim()) if d != 1]
@@ -76,7 +74,7 @@ class WeightUses:
         return True
 
     def _multiply(self, op: Operation, t: Tensor, record: LayerRecord) -> bool:
-        """Handle `x @ W.T`, also for a part of `W`."""
+        """Handle `x @ W.T`, also for a part of `W`, and for a `W` that is stored transposed."""
         if op.name not in _MATMULS or op.mutable or op.args[_MATMULS[op.name][1]] is not t:
             return False
         grid = weight_grid(t, record)
@@ -90,8 +88,18 @@ class WeightUses:
         self._finish(op, record, self._recorder.atoms(record, "raw")[rows], -1, bias)
         return True
 
+    def _look_up(self, op: Operation, t: Tensor, record: LayerRecord) -> bool:
+        """Handle rows of a table picked by numbers."""
+        if op.name != _LOOKUP or op.args[0] is not t or not _is_all_of(record.weight, t):
+            return False
+        if record.kind.inputs(record.module):  # a layer that reads features, and whose weight is used as a table
+            return False
+        self._recorder.feed(record, constant(LIVE, (0,)))
+        self._finish(op, record, self._recorder.atoms(record, "raw"), -1, None)
+        return True
+
     def _mixed(self, op: Operation, record: LayerRecord) -> None:
-        if op.name not in _LOOKUPS or record.is_target:
+        if op.name != _LOOKUP or record.is_target:
             self._recorder.mix(record)
 
     # -------------------------------------------------------------- where it happens
@@ -122,20 +130,31 @@ class WeightUses:
         return constant(LIVE, t.shape) if found is None else found
 
 
+def _is_all_of(weight: Tensor, t: Tensor) -> bool:
+    return t.shape == weight.shape and t.stride() == weight.stride() and not t.storage_offset()
+
+
 def weight_grid(weight: Tensor, record: LayerRecord) -> tuple[Tensor, Tensor] | None:
     """Return row and input-feature numbers of the columns and rows of a view `(..., K, N)` of a weight; None if odd."""
-    whole = record.weight
-    width = whole[0].numel() if record.units else 0
-    if width != record.kind.inputs(record.module) or width == 0:
+    whole, kind = record.weight, record.kind
+    sizes = (record.units, kind.inputs(record.module))
+    lines, width = sizes[kind.weight_axis], sizes[1 - kind.weight_axis]
+    if tuple(whole.shape[:2]) != (lines, width) or whole.numel() != lines * width or width == 0:
         return None
     if not whole.is_contiguous() or whole.storage_offset():
         return None
     if any(s != 0 and n > 1 for s, n in zip(weight.stride()[:-2], weight.shape[:-2], strict=True)):
         return None
-    k, n, offset = int(weight.shape[-2]), int(weight.shape[-1]), int(weight.storage_offset())
-    step = int(weight.stride(-2)) if k > 1 else 1
-    jump = int(weight.stride(-1)) if n > 1 else width
+    found = _lines_and_places(weight if kind.weight_axis == 0 else weight.mT, width)
+    return found if found is None or kind.weight_axis == 0 else found[::-1]
+
+
+def _lines_and_places(view: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
+    """Return which lines of a matrix of `width` places a line the columns of a view are, and its rows which places."""
+    k, n, offset = int(view.shape[-2]), int(view.shape[-1]), int(view.storage_offset())
+    step = int(view.stride(-2)) if k > 1 else 1
+    jump = int(view.stride(-1)) if n > 1 else width
     if step < 1 or jump < width or jump % width or offset % width + (k - 1) * step >= width:
         return None
-    rows, columns = torch.arange(n, device="cpu") * (jump // width), torch.arange(k, device="cpu") * step
-    return offset // width + rows, offset % width + columns
+    lines, places = torch.arange(n, device="cpu") * (jump // width), torch.arange(k, device="cpu") * step
+    return offset // width + lines, offset % width + places

@@ -22,7 +22,10 @@ Rule = Literal["epsilon", "gamma", "alpha1_beta0"]
 """How a linear or convolutional layer shares relevance among its inputs."""
 _SUMS = frozenset((Kind.SUM, Kind.WEIGHTED_SUM, Kind.FIXED_NORM))
 _PASSED = frozenset((Kind.MOVE, Kind.SCALE, Kind.MAX_POOL))
-_LAYERS = frozenset("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split())
+_LAYERS = frozenset("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d addmm".split())
+_USUAL = ("input", "weight", "bias")
+_ORDER = {"addmm": ("bias", "input", "weight")}
+"""Their first arguments, where they come in another order than input, weight and bias."""
 _ZERO_AT_ZERO = frozenset(
     "relu relu6 leaky_relu rrelu prelu elu selu celu gelu silu mish hardswish hardshrink softshrink tanhshrink "
     "softsign tanh".split()
@@ -46,7 +49,7 @@ class LrpRules:
 
     def __call__(self, call: Call, watch: Watch) -> Any:
         """Run a call."""
-        if call.kind is Kind.WEIGHTED_SUM and self._rule != "epsilon" and call.name in _LAYERS:
+        if call.kind is Kind.WEIGHTED_SUM and self._rule != "epsilon" and _is_layer(call):
             return self._shared_anew(call)
         if call.kind in _SUMS:
             return self._stabilised(call.run())
@@ -96,14 +99,27 @@ def _positive(call: Call) -> Tensor:
 
 def _opened(call: Call) -> tuple[Tensor, Tensor, Tensor | None, Callable[..., Tensor]]:
     """Return input, weight and bias of a linear or convolutional function, and the function of these three alone."""
-    named = dict(zip(("input", "weight", "bias"), call.args, strict=False)) | call.kwargs
-    rest = {name: value for name, value in named.items() if name not in ("input", "weight", "bias")}
+    named, order = _named(call), _ORDER.get(call.name, _USUAL)
+    own: Tensor | None = named.get("bias")
+    rest = {name: value for name, value in named.items() if name not in _USUAL}
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        found: Tensor = call.func(x, weight, bias, *call.args[3:], **rest)
+        if bias is None and own is not None:
+            bias = torch.zeros_like(own)  # not every function takes None
+        values = {"input": x, "weight": weight, "bias": bias}
+        found: Tensor = call.func(*(values[name] for name in order), *call.args[3:], **rest)
         return found
 
-    return named["input"], named["weight"], named.get("bias"), run
+    return named["input"], named["weight"], own, run
+
+
+def _named(call: Call) -> dict[str, Any]:
+    return dict(zip(_ORDER.get(call.name, _USUAL), call.args, strict=False)) | call.kwargs
+
+
+def _is_layer(call: Call) -> bool:
+    """Return whether a call applies weights to what depends on a layer, and not a layer's values to something else."""
+    return call.name in _LAYERS and _named(call).get("input") is call.inputs[0]
 
 
 def _scale(place: int, factor: Tensor) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:
