@@ -1,0 +1,1 @@
+"""Continual learning on real data: streams, methods, tuning on validation, tables and figures."""

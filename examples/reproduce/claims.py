@@ -1,0 +1,126 @@
+"""The qualitative claims of the papers, each with its figure, its interval and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from examples.reproduce.statistics import Interval, paired
+from examples.reproduce.tables import Row, difference
+
+Rows = Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim on one stream.
+
+    Attributes:
+        text: What is claimed.
+        needs: Methods it is about; without them it is left out.
+        judge: Returns the figure as text, and whether it held.
+    """
+
+    text: str
+    needs: tuple[str, ...]
+    judge: Callable[[Rows], tuple[str, bool]]
+
+
+def _points(value: Interval) -> str:
+    return f"{100 * value.mean:+.1f} points ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+
+
+def _difference(rows: Rows, one: str, other: str, metric: str = "average_accuracy") -> Interval:
+    found = difference(rows[one], rows[other], metric)
+    if found is None:
+        raise ValueError(f"{one} and {other} have no {metric} in common")
+    return found
+
+
+def zero_forgetting(rows: Rows) -> tuple[str, bool]:
+    """Hard HAT never changes an earlier task's logits."""
+    hard = [row for name, row in rows.items() if name.startswith("hat") and name.split("_")[-1] in ("hat", "preset")]
+    count = sum(len(row.seeds) for row in hard)
+    return f"{count} runs, every earlier logit equal: {all(row.bit_identical for row in hard)}", all(
+        row.bit_identical for row in hard
+    )
+
+
+def capacity_runs_out(rows: Rows) -> tuple[str, bool]:
+    """HAT as published: capacity below 6 % after 5 tasks, about 0 at the end."""
+    fifth, last = rows["hat"].look("capacity", 4) or 0.0, rows["hat"].look("capacity") or 0.0
+    return f"{100 * fifth:.1f} % after 5 tasks, {100 * last:.2g} % at the end", fifth < 0.06 and last < 0.01
+
+
+def learns_less(rows: Rows) -> tuple[str, bool]:
+    """HAT as published learns late tasks worse than fine-tuning does."""
+    gap = _difference(rows, "hat", "finetune", "learning_accuracy")
+    return "learning accuracy " + _points(gap), gap.high < 0
+
+
+def ada_wins_late(rows: Rows) -> tuple[str, bool]:
+    """AdaHAT beats HAT at the end of a long stream."""
+    gap = _difference(rows, "adahat", "hat")
+    return _points(gap), gap.low > 0
+
+
+def ada_not_early(rows: Rows) -> tuple[str, bool]:
+    """AdaHAT is no better than HAT over the first 5 tasks."""
+    gap = paired(rows["adahat"].after(5), rows["hat"].after(5))
+    return "after 5 tasks " + _points(gap), gap.low <= 0
+
+
+def ada_trades(rows: Rows) -> tuple[str, bool]:
+    """AdaHAT gains learning accuracy and loses stability against HAT."""
+    learning = _difference(rows, "adahat", "hat", "learning_accuracy")
+    transfer = _difference(rows, "adahat", "hat", "backward_transfer")
+    return f"learning {_points(learning)}, BWT {_points(transfer)}", learning.low > 0 and transfer.high < 0
+
+
+def fine_tuning_worst(rows: Rows) -> tuple[str, bool]:
+    """Fine-tuning forgets most of all methods."""
+    worst = {name: row.interval("backward_transfer") for name, row in rows.items()}
+    means = {name: value.mean for name, value in worst.items() if value is not None}
+    name = min(means, key=means.__getitem__)
+    return (
+        f"lowest BWT: `{name}` {100 * means[name]:+.1f}; `finetune` {100 * means['finetune']:+.1f}",
+        name == "finetune",
+    )
+
+
+def fine_grained_wins(rows: Rows) -> tuple[str, bool]:
+    """FG-AdaHAT beats AdaHAT."""
+    gap = _difference(rows, "fg_icu", "adahat")
+    return _points(gap), gap.low > 0
+
+
+def no_difference(rows: Rows) -> tuple[str, bool]:
+    """On a short split stream HAT, AdaHAT and FG-AdaHAT do not differ."""
+    gaps = [_difference(rows, name, "hat") for name in ("adahat", "fg_icu")]
+    return "; ".join(_points(gap) for gap in gaps), all(gap.low <= 0 <= gap.high for gap in gaps)
+
+
+LONG = (
+    Claim("HAT: capacity < 6 % after 5 tasks, 0 at the end", ("hat",), capacity_runs_out),
+    Claim("HAT learns less than fine-tuning", ("hat", "finetune"), learns_less),
+    Claim("AdaHAT > HAT at the end", ("adahat", "hat"), ada_wins_late),
+    Claim("AdaHAT is not better than HAT after 5 tasks", ("adahat", "hat"), ada_not_early),
+    Claim("AdaHAT trades stability for plasticity", ("adahat", "hat"), ada_trades),
+    Claim("FG-AdaHAT (ICU) > AdaHAT", ("fg_icu", "adahat"), fine_grained_wins),
+    Claim("Fine-tuning has the lowest BWT", ("finetune",), fine_tuning_worst),
+)
+SHORT = (
+    Claim("HAT ~ AdaHAT ~ FG-AdaHAT: no saturation", ("hat", "adahat", "fg_icu"), no_difference),
+    Claim("Fine-tuning has the lowest BWT", ("finetune",), fine_tuning_worst),
+)
+EVERYWHERE = (Claim("HAT forgets nothing: logits bit-identical", ("hat",), zero_forgetting),)
+
+
+def judged(rows: Rows, *, split: bool) -> str:
+    """Return the claims of a stream as a Markdown table."""
+    claims = [c for c in (*EVERYWHERE, *(SHORT if split else LONG)) if all(name in rows for name in c.needs)]
+    lines = ["| claim | found | verdict |", "|---|---|---|"]
+    for claim in claims:
+        figure, held = claim.judge(rows)
+        lines.append(f"| {claim.text} | {figure} | {'held' if held else 'not held'} |")
+    return "\n".join(lines) + "\n"

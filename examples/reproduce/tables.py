@@ -1,0 +1,101 @@
+"""From runs to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from examples.reproduce.run import Result
+from examples.reproduce.statistics import Interval, interval, paired
+
+METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one stream, over its seeds.
+
+    Attributes:
+        method: Its name.
+        results: One run a seed, by seed.
+    """
+
+    method: str
+    results: Mapping[int, Result]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in order."""
+        return sorted(self.results)
+
+    def values(self, metric: str) -> list[float]:
+        """Return one number a seed; empty where the metric is not defined for this method."""
+        found = [self.results[seed]["metrics"][metric] for seed in self.seeds]
+        return [] if None in found else found
+
+    def interval(self, metric: str) -> Interval | None:
+        """Return mean and interval, None where the metric is not defined."""
+        values = self.values(metric)
+        return interval(values) if values else None
+
+    def look(self, name: str, task: int = -1) -> float | None:
+        """Return the mean over seeds of a number kept after a task, None if the method has none."""
+        found = [self.results[seed]["looks"] for seed in self.seeds]
+        if not all(found) or name not in found[0][0]:
+            return None
+        return float(sum(looks[task][name] for looks in found) / len(found))
+
+    @property
+    def bit_identical(self) -> bool:
+        """Whether no earlier task's logits ever changed, in any run."""
+        return all(self.results[seed]["bit_identical"] is True for seed in self.seeds)
+
+    def after(self, tasks: int) -> list[float]:
+        """Return for each seed the average accuracy over the first so many tasks, right after the last of them."""
+        rows = [self.results[seed]["matrix"][tasks - 1][:tasks] for seed in self.seeds]
+        return [sum(row) / tasks for row in rows]
+
+
+def rows_of(results: Sequence[Result], stream: str) -> dict[str, Row]:
+    """Group the runs of a stream by method, in the order they come."""
+    grouped: dict[str, dict[int, Result]] = {}
+    for result in results:
+        if result["settings"]["stream"] == stream:
+            grouped.setdefault(result["method"], {})[result["settings"]["seed"]] = result
+    return {method: Row(method, runs) for method, runs in grouped.items()}
+
+
+def difference(row: Row, other: Row, metric: str = "average_accuracy") -> Interval | None:
+    """Return the paired difference over the seeds that both have."""
+    seeds = [seed for seed in row.seeds if seed in other.results]
+    if not seeds:
+        return None
+    mine, theirs = ([r.results[seed]["metrics"][metric] for seed in seeds] for r in (row, other))
+    return None if None in mine or None in theirs else paired(mine, theirs)
+
+
+def table(rows: Mapping[str, Row], against: str) -> str:
+    """Return a Markdown table of a stream; accuracies and shares in percent."""
+    head = (
+        "| method | average accuracy | learning accuracy | BWT | forgetting | minus "
+        f"`{against}` | capacity | units used | earlier logits | CPU s a run |"
+    )
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
+    ranked = sorted(rows.values(), key=lambda row: -(row.interval("average_accuracy") or interval([0.0])).mean)
+    return "\n".join([*lines, *(_line(row, rows.get(against)) for row in ranked)]) + "\n"
+
+
+def _line(row: Row, reference: Row | None) -> str:
+    cells = [_text(row.interval(metric)) for metric in METRICS]
+    minus = None if reference is None or reference is row else difference(row, reference)
+    cells.append("" if minus is None else f"{100 * minus.mean:+.1f} ± {100 * minus.half:.1f}")
+    for name in ("capacity", "units_used"):
+        look = row.look(name)
+        cells.append("" if look is None else f"{100 * look:.2g}")
+    cells.append("bit-identical" if row.bit_identical else "change")
+    cells.append(f"{sum(r['cpu_seconds'] for r in row.results.values()) / len(row.results):.0f}")
+    return f"| `{row.method}` | " + " | ".join(cells) + " |"
+
+
+def _text(value: Interval | None) -> str:
+    return "" if value is None else value.text()
