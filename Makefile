@@ -2,11 +2,13 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+STREAM ?= S
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 EXTRAS_demo := examples
+EXTRAS_reproduce := examples,plot
 EXTRAS_dev := accelerate,cli,dev,docs,examples,lightning,plot
 
 # Workers and the matrix library would fight for the same cores: one thread each.
@@ -14,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check zoo bench docs clean
+.PHONY: help demo test check zoo bench reproduce docs clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile
@@ -32,11 +34,15 @@ check: $(VENV)/.dev ## Run every static check: ruff, mypy, import rules, docs
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory docs
 
-zoo: $(VENV)/.dev ## Run the tests over many published architectures (long)
+zoo: $(VENV)/.dev ## Run the tests over published architectures, then all of the zoo into docs/zoo.md (hours; goes on where it was)
 	@$(PYTEST) -q -n $(JOBS) -m zoo tests/zoo $(ARGS)
+	@$(BIN)/python -m tests.zoo.sweep --jobs $(JOBS)
 
 bench: $(VENV)/.dev ## Measure what a training step costs
 	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m "benchmarks.$$(basename $$f .py)"; done
+
+reproduce: $(VENV)/.reproduce ## Compare the methods on real data (STREAM=S, A, B, C, D or all; ARGS="--data DIR")
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m examples.reproduce --stream $(STREAM) --jobs $(JOBS) $(ARGS)
 
 docs: $(VENV)/.dev ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -53,7 +54,28 @@ def vit() -> nn.Module:
     return made
 
 
+class Kinds(nn.Module):
+    """One layer of each other type that captum takes too, in a row: over pictures, volumes, lines and tokens."""
+
+    def __init__(self) -> None:
+        conv1d: Any = import_module("transformers.pytorch_utils").Conv1D  # seconds, which other models need not wait
+        super().__init__()
+        self.up, self.volume = nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3), nn.Conv3d(6, 4, (1, 4, 4), stride=4)
+        self.deep = nn.ConvTranspose3d(4, 6, (2, 1, 1), groups=2)
+        self.line, self.longer = nn.Conv1d(12, 6, 3, groups=2), nn.ConvTranspose1d(6, 5, 3)
+        self.tokens, self.head = conv1d(7, 5), nn.Linear(7, 4)
+        self.relu1, self.relu2, self.relu3, self.tanh = nn.ReLU(), nn.ReLU(), nn.ReLU(), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.relu1(self.volume(self.up(x)[:, :, None]))
+        h = self.relu2(self.deep(h)).flatten(1, 2).flatten(2)
+        h = self.relu3(self.longer(self.line(h))).transpose(1, 2).contiguous()
+        logits: Tensor = self.head(self.tanh(self.tokens(h)).mean(1))
+        return logits
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
+    "kinds": Kinds,
     "mlp": mlp,
     "skipnet": SkipNet,
     "resnet18": lambda: resnet18(num_classes=4),

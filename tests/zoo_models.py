@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 import torchvision.models as published
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fgadahat_hooks.tracing.forward import ExampleInputs, call_model
 
 CLASSES = 4
 SIZE = 32
@@ -58,7 +61,7 @@ def labels(count: int = 4, classes: int = CLASSES) -> Tensor:
     return torch.arange(count) % classes
 
 
-def randomise(model: nn.Module, x: Tensor) -> None:
+def randomise(model: nn.Module, x: ExampleInputs) -> None:
     """Move every value that is special at the start, so that no equality of logits is vacuous.
 
     Zero heads and vanishing layer scales would hide all that comes before them, and so would running statistics far
@@ -70,23 +73,23 @@ def randomise(model: nn.Module, x: Tensor) -> None:
                 parameter.uniform_(0.5, 1.5) if name.endswith(("weight", "layer_scale")) else parameter.normal_(0, 0.2)
             elif not parameter.any():
                 parameter.normal_(0, 0.2)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     _measure_statistics(model, norms, x)
     for norm in norms:
         _shake_statistics(norm)
 
 
-def _measure_statistics(model: nn.Module, norms: list[nn.BatchNorm2d], x: Tensor) -> None:
+def _measure_statistics(model: nn.Module, norms: list[_BatchNorm], x: ExampleInputs) -> None:
     """Take the statistics of one batch, and let norms learn fast enough for tasks of a few batches."""
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train()(x)
+        call_model(model.train(), x)
     for norm in norms:
         norm.momentum = 0.5
 
 
-def _shake_statistics(norm: nn.BatchNorm2d) -> None:
+def _shake_statistics(norm: _BatchNorm) -> None:
     if norm.running_mean is not None and norm.running_var is not None:
         norm.running_mean += norm.running_var.sqrt() * torch.randn_like(norm.running_mean) * 0.2
         norm.running_var *= torch.rand_like(norm.running_var) + 0.5

@@ -13,9 +13,10 @@ from tests.reference.fisher import fisher
 def test_second_implementation(name: str) -> None:
     with gated(name) as world:
         found = world.session.measure("input_weight_fisher_sum", world.x, world.y)
-        few = list(found)[:: max(1, len(found) // 4)]
+        few = list(found) if name == "kinds" else list(found)[:: max(1, len(found) // 4)]
         for layer in few:
-            weight = world.model.get_submodule(layer).get_parameter("weight")
+            module = world.model.get_submodule(layer)
             with world.still():
-                expected = torch.tensor(fisher(world.model, weight, world.x, world.y), dtype=torch.float64)
+                loops = fisher(world.model, module.get_parameter("weight"), world.x, world.y, module)
+            expected = torch.tensor(loops, dtype=torch.float64)
             torch.testing.assert_close(found[layer], expected, rtol=1e-10, atol=1e-14 * float(expected.max()))

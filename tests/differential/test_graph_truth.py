@@ -65,8 +65,8 @@ MODELS: dict[str, Build] = {
     ),
     "llama": transformers("LlamaForSequenceClassification", "LlamaConfig", pad_token_id=0, **SMALL),
 }
-MULTIPLY = {"llama", "timm efficientvit_b0"}
-"""Models that multiply two gated layers: the label of a product keeps the set of one of its factors."""
+BOUNDED = {"timm efficientvit_b0": 0.97}
+"""Linear attention is a sum of products, of which a label keeps that one factor each of some is on, not of the same."""
 
 
 def prepared(name: str) -> tuple[nn.Module, Callable[[nn.Module], Any]]:
@@ -89,7 +89,7 @@ def test_every_zero_is_known(name: str) -> None:
     with never_vanishing():
         truth = measure(model, call, draws=1)
     assert truth.wrong == ()
-    assert truth.exact > (0.9 if name in MULTIPLY else 0.9999)
+    assert truth.exact > BOUNDED.get(name, 0.9999)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
@@ -22,20 +22,61 @@ SPEC = {"adjustment": {"mode": "hat"}}
 
 
 @dataclass
-class Truth:
-    """What one forward under random masks showed.
+class LayerTruth:
+    """What reached the weight of one layer under random masks; a feature counts if any draw showed it.
 
     Attributes:
-        features: Input features of all layers that the graph knows.
+        live: `(features,)` bool: the graph says nothing about these.
         zero: Those that the graph says are zero.
         missed: Those that are zero and the graph does not say so.
-        wrong: Names of layers with a feature that the graph says is zero and that is not.
+        wrong: Those that the graph says are zero and that are not.
     """
 
-    features: int = 0
-    zero: int = 0
-    missed: int = 0
-    wrong: tuple[str, ...] = ()
+    live: Tensor
+    zero: Tensor
+    missed: Tensor
+    wrong: Tensor
+
+    @classmethod
+    def unseen(cls, inputs: InputMap) -> LayerTruth:
+        """Return the truth of a layer before the first draw."""
+        return cls(inputs.live, *(torch.zeros(inputs.features, dtype=torch.bool) for _ in range(3)))
+
+    def add(self, zero: Tensor, used: Tensor) -> None:
+        """Add what one draw claimed and showed, `(features,)` bool each."""
+        self.zero, self.missed = self.zero | zero, self.missed | (~used & ~zero)
+        self.wrong = self.wrong | (used & zero)
+
+
+@dataclass
+class Truth:
+    """What forwards under random masks showed.
+
+    Attributes:
+        layers: What they showed of each layer that the graph knows and a forward used.
+    """
+
+    layers: dict[str, LayerTruth] = field(default_factory=dict)
+
+    @property
+    def features(self) -> int:
+        """Number of input features of all layers."""
+        return sum(layer.live.numel() for layer in self.layers.values())
+
+    @property
+    def zero(self) -> int:
+        """Number of those that the graph once said are zero."""
+        return sum(int(layer.zero.sum()) for layer in self.layers.values())
+
+    @property
+    def missed(self) -> int:
+        """Number of those that were zero when the graph did not say so."""
+        return sum(int(layer.missed.sum()) for layer in self.layers.values())
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """Names of layers with a feature that the graph says is zero and that is not."""
+        return tuple(sorted(name for name, layer in self.layers.items() if layer.wrong.any()))
 
     @property
     def exact(self) -> float:
@@ -73,11 +114,18 @@ def closed(session: Session, share_on: float, seed: int) -> Iterator[dict[str, T
         context.masks, context.mode = {}, GateMode.OPEN
 
 
+_USES: tuple[tuple[Any, str, int, int], ...] = (
+    (F, "linear", -1, 0),
+    *((F, f"conv{kind}{axes}d", -1 - axes, 0) for kind in ("", "_transpose") for axes in (1, 2, 3)),
+    (torch, "addmm", -1, 1),
+)
+"""Functions that use a weight: who has them, the axis of input features, the place of the input before the weight."""
+
+
 @contextmanager
 def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Record per layer which input features were ever non-zero in a use of its weight, by whomever."""
     seen: dict[str, Tensor] = {}
-    linear, conv2d = F.linear, F.conv2d
 
     def note(x: Tensor, weight: Tensor, channel_axis: int) -> None:
         if torch._C._functorch.is_functorch_wrapped_tensor(x):
@@ -87,15 +135,16 @@ def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
                 used = (x != 0).movedim(channel_axis, -1).flatten(0, -2).any(0) if x.dim() > 1 else x != 0
                 seen[name] = used | seen[name] if name in seen else used
 
-    def seeing_linear(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        note(x, weight, -1)
-        return linear(x, weight, *args, **kwargs)
+    def seeing(function: Callable[..., Tensor], channel_axis: int, place: int) -> Callable[..., Tensor]:
+        def see(*args: Any, **kwargs: Any) -> Tensor:
+            note(args[place], args[place + 1], channel_axis)
+            return function(*args, **kwargs)
 
-    def seeing_conv2d(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        note(x, weight, -3)
-        return conv2d(x, weight, *args, **kwargs)
+        return see
 
-    with patch.object(F, "linear", seeing_linear), patch.object(F, "conv2d", seeing_conv2d):
+    with ExitStack() as stack:
+        for owner, name, channel_axis, place in _USES:
+            stack.enter_context(patch.object(owner, name, seeing(getattr(owner, name), channel_axis, place)))
         yield seen
 
 
@@ -116,31 +165,78 @@ def never_vanishing() -> Iterator[None]:
 
 def claimed_zero(inputs: InputMap, values: Tensor) -> Tensor:
     """Return which features of a layer the graph says are zero under masks, `(features,)` bool; unit by unit."""
-    on = inputs.live.clone()
-    on[inputs.feature[values[inputs.unit] > 0]] = True
-    return ~on
+    groups = torch.zeros_like(inputs.unit) if inputs.group is None else inputs.group
+    sets: list[dict[int, bool]] = [{} for _ in range(inputs.features)]
+    for feature, group, on in zip(inputs.feature.tolist(), groups.tolist(), values[inputs.unit] > 0, strict=True):
+        sets[feature][group] = sets[feature].get(group, False) or bool(on)
+    on = [live or (bool(s) and all(s.values())) for live, s in zip(inputs.live.tolist(), sets, strict=True)]
+    return ~torch.tensor(on, dtype=torch.bool)
 
 
 def measure(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float = 0.5, draws: int = 2) -> Truth:
     """Attach, close random gates, compare claims with what happens, detach."""
     session = fh.attach(model, SPEC, call)
-    graph = session._runtime.graph
-    layers = {name: model.get_submodule(name) for name in graph.inputs}
     truth = Truth()
-    wrong: set[str] = set()
     for seed in range(draws):
-        with closed(session, share_on, seed) as masks, weight_inputs(layers) as seen, torch.no_grad():
-            call(model)
-        values = graph.join(masks)
-        for name, used in seen.items():
-            zero = claimed_zero(graph.inputs[name], values)
-            truth.features += used.numel()
-            truth.zero += int(zero.sum())
-            truth.missed += int((~used & ~zero).sum())
-            wrong |= {name} if bool((used & zero).any()) else set()
-    truth.wrong = tuple(sorted(wrong))
+        observe(session, call, truth, share_on, seed)
     session.detach()
     return truth
+
+
+def observe(
+    session: Session,
+    call: Callable[[nn.Module], Any],
+    truth: Truth,
+    share_on: float,
+    seed: int,
+    force: bool = False,
+) -> None:
+    """Run the model once under random masks and add to `truth` what was claimed and what happened.
+
+    Args:
+        session: A session that has learnt nothing.
+        call: Calls the model.
+        truth: Is added to.
+        share_on: Expected share of open gates.
+        seed: Of the masks.
+        force: Whether open gates let random values through in place of those computed, so that no zero is there for
+            another reason than a gate.
+    """
+    graph = session._runtime.graph
+    layers = {name: session.model.get_submodule(name) for name in graph.inputs}
+    with ExitStack() as stack:
+        masks = stack.enter_context(closed(session, share_on, seed))
+        seen = stack.enter_context(weight_inputs(layers))
+        if force:
+            stack.enter_context(forced(session, masks, seed))
+        stack.enter_context(torch.no_grad())
+        call(session.model)
+    values = graph.join(masks)
+    for name, used in seen.items():
+        inputs = graph.inputs[name]
+        truth.layers.setdefault(name, LayerTruth.unseen(inputs)).add(claimed_zero(inputs, values), used)
+
+
+@contextmanager
+def forced(session: Session, masks: dict[str, Tensor], seed: int) -> Iterator[None]:
+    """Replace what open gates let through by standard normal values."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def replacing(mask: Tensor, axis: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def hook(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+            if torch._C._functorch.is_functorch_wrapped_tensor(out):
+                return out
+            on = mask.view([-1 if a == axis % out.dim() else 1 for a in range(out.dim())]) > 0
+            return torch.where(on, torch.randn(out.shape, generator=generator).to(out), out)
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in session._runtime.graph.layers.items():
+            for site in layer.sites if layer.position != "weight" else ():
+                hook = replacing(masks[name], layer.read_axis)
+                stack.callback(session.model.get_submodule(site).register_forward_hook(hook).remove)
+        yield
 
 
 # ------------------------------------------------------------------ what is free must not matter

@@ -8,15 +8,18 @@ def layer_sparsity(mask: list[float], cumulative: list[float]) -> float:
     return regularization([mask], [cumulative], "original")
 
 
-def regularization(masks: list[list[float]], cumulative: list[list[float]], mode: str) -> float:
+def regularization(masks: list[list[float]], cumulative: list[list[float]], mode: str, budget: float = 0.0) -> float:
     """Return one ratio over all layers, or its mean with the unused share of the used units."""
     taken = free = shared = used = 0.0
     for layer_mask, layer_cumulative in zip(masks, cumulative, strict=True):
+        here = 0.0
         for m, c in zip(layer_mask, layer_cumulative, strict=True):
-            taken += m * (1 - c)
+            here += m * (1 - c)
             free += 1 - c
             shared += m * c
             used += c
+        allowed = budget * len(layer_mask)
+        taken += here - allowed if here > allowed else 0.0
     first = taken / free if free > 0 else 0.0
     if mode == "original":
         return first

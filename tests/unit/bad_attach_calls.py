@@ -95,7 +95,7 @@ ATTACH: list[CallCase] = [
             "gates.targets: expected the name of a module, got 'bdy.0'. Did you mean 'body.0'? A pattern is an "
             "exact dotted name ('layer1.0.conv1'), a glob ('layer3.*.conv?'; * and ? stay within one dotted part,"
             " ** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, "
-            "all-linear, all-conv)."
+            "all-linear, all-conv, all-embedding)."
         ),
     ),
     CallCase(
@@ -114,8 +114,8 @@ ATTACH: list[CallCase] = [
         lambda w: fh.attach(w.model, {}, torch.ones(2, 4)),
         errors.UnreachedLayerError,
         (
-            "The forward never used 'spare' on the example inputs in evaluation mode in a way that a gate could act "
-            "on. Add it to gates.exclude, or pass example_inputs that reach it."
+            "The forward never used 'spare' on the example inputs, in evaluation or training mode, in a way that a "
+            "gate could act on. Add it to gates.exclude, or pass example_inputs that reach it."
         ),
     ),
     CallCase(

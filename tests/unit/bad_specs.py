@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fgadahat_hooks.spec import AttachSpec, GatesSpec
 
 SPEC_KEYS = "'version', 'gates', 'heads', 'norms', 'rest', 'regularization', 'importance', 'summation', 'adjustment'"
-GATES_KEYS = "'targets', 'exclude', 'position', 's_max', 'clamp_threshold', 'embedding_clamp', 'init'"
+GATES_KEYS = (
+    "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'clamp_threshold', 'embedding_clamp', 'init'"
+)
 IMPORTANCE_KEYS = (
     "'type', 'params', 'gradient', 'every_n_steps', 'budget', 'max_samples', 'filter_unmasked', "
     "'multiply_training_mask'"
@@ -15,7 +17,7 @@ IMPORTANCE_KEYS = (
 RULE = (
     "A pattern is an exact dotted name ('layer1.0.conv1'), a glob ('layer3.*.conv?'; * and ? stay within one "
     "dotted part, ** crosses parts), 're:' and a regular expression that fits the whole name, or a shorthand (all, "
-    "all-linear, all-conv)."
+    "all-linear, all-conv, all-embedding)."
 )
 
 
@@ -182,6 +184,11 @@ SPECS: list[SpecCase] = [
         "regularization_mode",
         {"regularization": {"mode": "Orignal"}},
         ("regularization.mode: expected one of 'original', 'cross', got 'Orignal'. Did you mean 'original'?",),
+    ),
+    SpecCase(
+        "regularization_budget",
+        {"regularization": {"budget": 1.5}},
+        ("regularization.budget: expected a finite number from 0 to 1, got 1.5.",),
     ),
     SpecCase(
         "a_path",

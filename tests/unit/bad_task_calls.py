@@ -104,8 +104,8 @@ TASKS: list[CallCase] = [
         lambda w: run(two_heads(), "birds", num_classes=4),
         errors.BadCallError,
         (
-            "Expected a model with one Linear or Conv2d head for num_classes=4, but its heads are: 'left' "
-            "(Linear), 'right' (Linear). Leave num_classes out, or name one layer in heads.names."
+            "Expected a model with one linear or convolutional head, not grouped, for num_classes=4, but its heads "
+            "are: 'left' (Linear), 'right' (Linear). Leave num_classes out, or name one layer in heads.names."
         ),
     ),
     CallCase(

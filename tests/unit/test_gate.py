@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgadahat_hooks.errors import NoTaskError
-from fgadahat_hooks.gate import GATE, Gate, GateContext, GateMode, install_fold, install_norm, install_output
+from fgadahat_hooks.gate import GATE, Gate, GateContext, GateMode
+from fgadahat_hooks.gate_sites import install_fold, install_norm, install_output
 from fgadahat_hooks.hooks import HookSet
 
 MASK = torch.tensor([1.0, 0.0, 1.0])

@@ -86,6 +86,7 @@ def test_the_defaults() -> None:
             "exclude": (),
             "position": "auto",
             "s_max": 400.0,
+            "annealing_power": 1.0,
             "clamp_threshold": 50.0,
             "embedding_clamp": 6.0,
             "init": "N01",
@@ -93,7 +94,7 @@ def test_the_defaults() -> None:
         "heads": {"names": None, "mode": "per_task"},
         "norms": "per_task",
         "rest": "freeze",
-        "regularization": {"factor": 0.75, "mode": "original"},
+        "regularization": {"factor": 0.75, "mode": "original", "budget": 0.0},
         "importance": {
             "type": "input_weight_abs_sum_x_activation_abs",
             "params": {},

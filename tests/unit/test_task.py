@@ -13,6 +13,7 @@ from torch.optim import LBFGS, SGD, AdamW, Optimizer
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import NonFiniteError, NoTaskError, OptimizerError, UnprotectedOptimizerError
+from fgadahat_hooks.functional import regularization
 from tests.learning import Recipe, breaking, gates, learn, logits, recipe
 from tests.small_models import Net, TwoHeads, batch
 
@@ -224,6 +225,13 @@ def test_batches_anneal_from_one_over_the_largest_scale_to_it() -> None:
     assert scales == sorted(scales)
 
 
+def test_batches_anneal_by_the_power_of_the_spec() -> None:
+    session = fh.attach(Net(), {"gates": {"s_max": 100.0, "annealing_power": 2.0}}, batch(1)[0])
+    with session.task("a") as task:
+        scales = [gates(session)[0].context.scale.item() for _ in task.batches(range(5))]
+    assert scales == pytest.approx([0.01 + 99.99 * place**2 for place in (0, 0.25, 0.5, 0.75, 1)])
+
+
 @pytest.mark.parametrize("factor", [0.0, 2.0])
 def test_regularization_is_the_mean_of_the_mask_at_first(factor: float) -> None:
     session = fh.attach(Net(), {"regularization": {"factor": factor}}, batch(1)[0])
@@ -247,6 +255,21 @@ def test_regularization_counts_only_units_that_are_free(session: fh.Session) -> 
             ]
         )
         torch.testing.assert_close(task.regularization(), 0.75 * mask[free].sum() / free.sum())
+
+
+@pytest.mark.parametrize("mode", ["original", "cross"])
+def test_regularization_with_a_budget_is_the_equation_with_a_budget(mode: str) -> None:
+    spec = {"regularization": {"factor": 2.0, "mode": mode, "budget": 0.25}}
+    session = fh.attach(Net(), spec, batch(1)[0])
+    learn(session, "a", [batch()], recipe("sgd"))
+    used = list(session.cumulative_mask.values())
+    with session.task("b") as task:
+        scale = task.anneal(5, 5)
+        masks = [torch.sigmoid(scale * gate.embedding) for gate in gates(session)]
+        term = task.regularization()
+        torch.testing.assert_close(term, 2 * regularization(masks, used, mode, 0.25))
+        term.backward()
+        assert all(gate.embedding.grad is not None for gate in gates(session))
 
 
 # ------------------------------------------------------------------ heads

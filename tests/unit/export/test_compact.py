@@ -217,14 +217,15 @@ def test_a_norm_over_the_units_keeps_them() -> None:
     assert report.kept == {"1": {"read by native_layer_norm": 1}}
 
 
-def test_a_batch_norm_behind_two_layers_keeps_them() -> None:
+def test_units_go_with_their_channels_of_a_batch_norm_behind_two_layers() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         h = F.relu(at["norm"](torch.cat([at["left"](x), at["right"](x)], 1)))
         return at["head"](h).mean((2, 3))  # type: ignore[no-any-return]
 
     convs = {"left": nn.Conv2d(3, 2, 1), "right": nn.Conv2d(3, 2, 1), "head": nn.Conv2d(4, 2, 1)}
-    _, report = smaller(with_masks(Net(forward, **convs, norm=nn.BatchNorm2d(4)), {"at.left": [0]}))
-    assert report.removed == {}
+    module, report = smaller(with_masks(Net(forward, **convs, norm=nn.BatchNorm2d(4)), {"at.left": [0]}))
+    assert report.removed == {"at.left": 1}
+    assert shapes(module)["at.norm.weight"] == (3,)
 
 
 def test_one_unit_of_a_layer_stays() -> None:

@@ -11,7 +11,7 @@ from tests.exporting import finish
 from tests.learning import logits
 from tests.unit.export.random_nets import SHAPE, RandomNet
 
-NOTHING = {4, 6, 11}
+NOTHING = {4, 6}
 """Seeds of networks of which nothing can be removed."""
 
 

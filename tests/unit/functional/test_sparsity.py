@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.functional import layer_sparsity, regularization
+from tests.reference import sparsity as reference
 
 MODES = ["original", "cross"]
 layer = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=6)
@@ -64,6 +65,39 @@ def test_nothing_free_is_zero() -> None:
 @pytest.mark.parametrize("units", [1, 2, 10, 11])
 def test_small_layers_are_measured_too(units: int) -> None:
     assert layer_sparsity(torch.ones(units), torch.zeros(units)).item() == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@given(layers=st.lists(layer, min_size=1, max_size=3), budget=st.floats(0, 1))
+def test_a_budget_agrees_with_the_slow_way(mode: str, layers: list[list[tuple[float, bool]]], budget: float) -> None:
+    masks = [[m for m, _ in units] for units in layers]
+    used = [[float(u) for _, u in units] for units in layers]
+    first, second = ([torch.tensor(v, dtype=torch.float64) for v in values] for values in (masks, used))
+    fast = regularization(first, second, mode, budget)
+    assert fast.item() == pytest.approx(reference.regularization(masks, used, mode, budget), abs=1e-12)
+
+
+def test_a_budget_is_free_of_charge_in_each_layer() -> None:
+    free = [torch.zeros(4), torch.zeros(4)]
+    within = torch.tensor([1.0, 0.0, 0.0, 0.0], requires_grad=True)
+    beyond = torch.tensor([1.0, 1.0, 1.0, 0.0], requires_grad=True)
+    value = regularization([within, beyond], free, budget=0.25)
+    value.backward()
+    assert value.item() == 2 / 8
+    assert within.grad is not None
+    assert beyond.grad is not None
+    assert not within.grad.any()
+    assert beyond.grad.tolist() == [1 / 8] * 4  # as without a budget
+
+
+def test_units_that_are_used_do_not_count_against_the_budget() -> None:
+    assert regularization([torch.ones(4)], [torch.tensor([1.0, 1.0, 1.0, 0.0])], budget=0.25).item() == 0
+
+
+@pytest.mark.parametrize("budget", [-0.1, 1.1, float("nan")])
+def test_a_budget_is_a_share(budget: float) -> None:
+    with pytest.raises(BadCallError, match="`budget` to be within 0 and 1, but got"):
+        regularization([torch.ones(1)], [torch.zeros(1)], budget=budget)
 
 
 def test_unknown_mode_is_an_error() -> None:

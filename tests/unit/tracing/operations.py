@@ -11,6 +11,7 @@ from torch.nn import functional as F
 Function = Callable[..., Tensor]
 PLANE = (2, 4, 4, 4)
 ROWS = (3, 4)
+VOLUME = (2, 3, 2, 4, 2)
 
 UNARY: dict[str, Function] = {
     name: getattr(torch, name)
@@ -128,6 +129,20 @@ PLANES: dict[str, Function] = {
     "attention mask": lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
     "einsum": lambda x: torch.einsum("bhid,bhjd->bhij", x, x),
     "scores": lambda x: torch.einsum("bhij,bhjd->bhid", (x @ x.mT).softmax(-1), x),
+}
+
+VOLUMES: dict[str, Function] = {
+    "avg pool": lambda x: F.avg_pool3d(x, 2, padding=1),
+    "max pool": lambda x: F.max_pool3d(x, (1, 3, 2), stride=1, padding=(0, 1, 1)),
+    "adaptive": lambda x: F.adaptive_avg_pool3d(x, (1, 3, 1)) + F.adaptive_avg_pool3d(x, 1),
+    "adaptive max": lambda x: F.adaptive_max_pool3d(x, (1, 2, 2)),
+    "trilinear": lambda x: F.interpolate(x, scale_factor=1.5, mode="trilinear"),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "nearest exact": lambda x: F.interpolate(x, size=(3, 5, 1), mode="nearest-exact"),
+    "reflect": lambda x: F.pad(x, (1, 1, 2, 1, 1, 0), mode="reflect"),
+    "replicate": lambda x: F.pad(x, (1, 1, 2, 1, 0, 3), mode="replicate"),
+    "circular": lambda x: F.pad(x, (1, 1, 2, 1, 0, 1), mode="circular"),
+    "nearest exact 1d": lambda x: F.interpolate(x[0, 0], size=5, mode="nearest-exact"),
 }
 
 PAIRS: dict[str, Function] = {

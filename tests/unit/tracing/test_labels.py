@@ -30,7 +30,7 @@ def make_table() -> tuple[LabelTable, list[int]]:
 
 def meaning(table: LabelTable, label: int, on: frozenset[int]) -> bool:
     """Return whether an element of this label may be non-zero while these atoms are on."""
-    return label == LIVE or (label != ZERO and bool(table.atoms(label) & on))
+    return label == LIVE or (label != ZERO and all(s & on for s in table.sets(label)))
 
 
 @pytest.mark.parametrize("on", [frozenset[int](), *SETS])
@@ -40,17 +40,37 @@ def test_algebra_of_pairs_means_what_it_says(on: frozenset[int]) -> None:
         x, y = meaning(table, a, on), meaning(table, b, on)
         assert meaning(table, table.join(a, b), on) == (x or y)
         assert meaning(table, table.join_all([a, b]), on) == (x or y)
-        assert meaning(table, table.meet(a, b), on) >= (x and y)
+        assert meaning(table, table.meet(a, b), on) == (x and y)
+    for a, b, c in itertools.product(labels, repeat=3):
+        x, y, z = (meaning(table, label, on) for label in (a, b, c))
+        assert meaning(table, table.join(table.meet(a, b), c), on) == ((x and y) or z)
+        assert meaning(table, table.join_all([table.meet(a, b), c]), on) == ((x and y) or z)
 
 
-def test_a_product_takes_the_smaller_set_and_avoids_probes() -> None:
+def test_a_product_keeps_both_sets() -> None:
     table = LabelTable()
-    table.add_probes([9])
-    small, large, probe = (table.intern(frozenset(s)) for s in ((1,), (2, 3), (9,)))
-    assert table.meet(small, large) == table.meet(large, small) == small
-    assert table.meet(probe, large) == large
-    assert table.meet(probe, LIVE) == probe
+    small, large = table.intern((1,)), table.intern((2, 3))
+    product = table.meet(small, large)
+    assert product == table.meet(large, small)
+    assert table.sets(product) == {frozenset((1,)), frozenset((2, 3))}
+    assert table.meet(product, small) == product
+    assert table.meet(small, LIVE) == small
     assert table.meet(ZERO, small) == ZERO
+
+
+def test_a_set_within_another_says_all_of_it() -> None:
+    table = LabelTable()
+    assert table.meet(table.intern((1,)), table.intern((1, 2))) == table.intern((1,))
+
+
+def test_of_many_sets_the_best_are_kept_and_those_with_probes_go_first() -> None:
+    table = LabelTable()
+    table.add_probes([99])
+    product = table.intern((99,))
+    for first in range(0, 50, 10):
+        product = table.meet(product, table.intern(range(first, first + 2 + first // 10)))
+    assert {len(s) for s in table.sets(product)} == {2, 3, 4, 5}
+    assert 99 not in table.atoms(product)
 
 
 def test_a_set_has_one_label() -> None:

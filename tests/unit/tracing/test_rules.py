@@ -13,7 +13,7 @@ from fgadahat_hooks.tracing.mode import TaintMode
 from fgadahat_hooks.tracing.recorder import Recorder
 from fgadahat_hooks.tracing.relabel import RULE_MODULES
 from tests.unit.tracing import operations
-from tests.unit.tracing.operations import PLANE, ROWS, Function
+from tests.unit.tracing.operations import PLANE, ROWS, VOLUME, Function
 
 ATOMS = 3
 SETS = [frozenset(c) for n in (1, 2) for c in itertools.combinations(range(ATOMS), n)]
@@ -23,6 +23,7 @@ CASES: dict[str, tuple[Function, tuple[tuple[int, ...], ...]]] = {
     **{f"rows {k}": (f, (ROWS,)) for k, f in (operations.ELEMENTS | operations.MOVES | operations.REDUCTIONS).items()},
     **{f"plane {k}": (f, (PLANE,)) for k, f in (operations.MOVES | operations.REDUCTIONS).items()},
     **{f"plane {k}": (f, (PLANE,)) for k, f in operations.PLANES.items()},
+    **{f"volume {k}": (f, (VOLUME,)) for k, f in operations.VOLUMES.items()},
     **{f"pair {k}": (f, (ROWS, ROWS)) for k, f in operations.PAIRS.items()},
 }
 LIVE_ANYWAY = {"rows complex", "rows mask by data", "plane mask by data"}
@@ -42,7 +43,8 @@ def labelled(shape: tuple[int, ...], pattern: str, recorder: Recorder, live: boo
 def is_on(labels: Tensor, recorder: Recorder, atoms: frozenset[int]) -> Tensor:
     """Return where a value may be non-zero while these atoms are on."""
     kinds, where = labels.unique(return_inverse=True)
-    on = [label == LIVE or bool(recorder.table.atoms(label) & atoms) for label in kinds.tolist()]
+    sets = {label: recorder.table.sets(label) for label in kinds.tolist()}
+    on = [label == LIVE or (label != ZERO and all(s & atoms for s in found)) for label, found in sets.items()]
     return torch.tensor(on)[where].view(labels.shape)
 
 
