@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check zoo bench reproduce docs clean
+.PHONY: help demo test check zoo mutations bench reproduce docs clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile
@@ -37,6 +37,9 @@ check: $(VENV)/.dev ## Run every static check: ruff, mypy, import rules, docs
 zoo: $(VENV)/.dev ## Run the tests over published architectures, then all of the zoo into docs/zoo.md (hours; goes on where it was)
 	@$(PYTEST) -q -n $(JOBS) -m zoo tests/zoo $(ARGS)
 	@$(BIN)/python -m tests.zoo.sweep --jobs $(JOBS)
+
+mutations: $(VENV)/.dev ## Break one rule of the library at a time and see that the zoo's sample notices (minutes; ARGS="--only WORD")
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m tests.zoo.mutations $(ARGS)
 
 bench: $(VENV)/.dev ## Measure what a training step costs
 	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m "benchmarks.$$(basename $$f .py)"; done

@@ -50,6 +50,7 @@ def load(
         StateMismatchError: It is the save of another model; names all differences.
         SpecError: The spec in it is not valid here, for example because a measure is not registered.
         BadCallError: Example inputs or callbacks must be passed.
+        TraceError: The model does not take the example inputs that it was attached with, or those passed.
         AlreadyAttachedError: The model carries gates already.
     """
     if not isinstance(model, nn.Module):

@@ -127,8 +127,9 @@ def _layer(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
     layer = graph.layers[name]
     module = model.get_submodule(name)
     inputs = graph.inputs.get(name, InputMap.all_live(0))
-    pairs = torch.stack([graph.layer_of_unit[inputs.unit], inputs.feature]).unique(dim=1)
-    counts = pairs[0].bincount(minlength=len(graph.layers)).tolist()
+    pairs = (graph.layer_of_unit[inputs.unit] * inputs.features + inputs.feature).unique()
+    producers = pairs // max(inputs.features, 1)
+    counts = producers.bincount(minlength=len(graph.layers)).tolist()
     found = {other: count for other, count in zip(graph.layers, counts, strict=True) if count}
     return LayerPlan(
         name, type(module).__name__, layer.units, layer.position, layer.sites, found, inputs.features, inputs.resolved

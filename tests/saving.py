@@ -98,10 +98,12 @@ def tensors_of(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def bits(session: fh.Session) -> str:
-    """Return a digest of every bit that a session and its model hold."""
-    found = hashlib.sha256()
-    for where, value in tensors_of([dict(session.model.state_dict()), session.state_dict()]):
+def bits(session: fh.Session, *, spec: bool = True) -> str:
+    """Return a digest of every bit that a session and its model hold, with or without the words of the spec."""
+    found, state = hashlib.sha256(), session.state_dict()
+    if not spec:
+        del state["spec"]
+    for where, value in tensors_of([dict(session.model.state_dict()), state]):
         raw = value.detach().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
         found.update(f"{where} {getattr(value, 'dtype', '')}".encode() + raw)
     return found.hexdigest()

@@ -214,18 +214,20 @@ def test_claims_have_a_figure_and_a_verdict() -> None:
     results = [
         {
             "method": method,
-            "settings": {"stream": "A", "seed": seed},
+            "settings": {"stream": "A", "seed": seed, "recipe": {"spec": {"adjustment": {"mode": method}}}},
             "matrix": [[gain] * 5] * 5,
             "metrics": {"average_accuracy": gain, "learning_accuracy": gain, "backward_transfer": -0.1 * gain},
             "looks": [{"capacity": 0.5}] * 5,
             "bit_identical": method == "hat",
         }
-        for method, gain in {"hat": 0.5, "adahat": 0.6, "finetune": 0.7}.items()
+        for method, gain in {"hat": 0.5, "hat_preset": 0.8, "adahat": 0.6, "finetune": 0.7}.items()
         for seed in (0, 1)
     ]
-    text = judged(rows_of(results, "A"), split=False)
+    text = judged(rows_of(results, "A"), "A", split=False)
     assert "| AdaHAT > HAT at the end | +10.0 points (+10.0 to +10.0) | held |" in text
     assert (
         "| HAT: capacity < 6 % after 5 tasks, 0 at the end | 50.0 % after 5 tasks, 50 % at the end | not held |" in text
     )
     assert "| HAT forgets nothing: logits bit-identical | 2 runs, every earlier logit equal: True | held |" in text
+    assert "| Aim: `hat_preset` reaches 79 % | 80.0 ± 0.0 | held |" in text
+    assert "`independent`" not in text

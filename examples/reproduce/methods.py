@@ -57,7 +57,9 @@ METHODS: dict[str, Recipe] = {
     "adahat_published": PUBLISHED.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-6, **GRADIENT}}),
     "fg_afi_published": PUBLISHED.but(spec=fg("afi", intensity=1.5e-7, base_linear=5.0, **GRADIENT)),
     "hat": TUNED.but(spec={"regularization": {"factor": 2.5}, "adjustment": {"mode": "hat"}}),
-    "hat_const_alpha": TUNED.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-6, **GRADIENT}}),
+    "hat_const_alpha": TUNED.but(
+        schedule="half", spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-8, **GRADIENT}}
+    ),
     "adahat": TUNED.but(schedule="half", spec={"adjustment": {"mode": "adahat", "intensity": 1e-8, **GRADIENT}}),
     "adahat_no_sum": TUNED.but(
         schedule="half", spec={"adjustment": {"mode": "adahat_no_sum", "intensity": 1e-8, **GRADIENT}}

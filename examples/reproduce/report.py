@@ -23,7 +23,7 @@ def write(results: Sequence[Result], stream: str, folder: Path) -> None:
     rows = rows_of(results, stream)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stream}.json").write_text(json.dumps(compact(rows), indent=1) + "\n")
-    parts = [table(rows, REFERENCE), judged(rows, split=STREAMS[stream].split)]
+    parts = [table(rows, REFERENCE), judged(rows, stream, split=STREAMS[stream].split)]
     try:
         from examples.reproduce.figures import draw_all
     except ImportError:

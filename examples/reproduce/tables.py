@@ -50,6 +50,12 @@ class Row:
         """Whether no earlier task's logits ever changed, in any run."""
         return all(self.results[seed]["bit_identical"] is True for seed in self.seeds)
 
+    @property
+    def hard(self) -> bool:
+        """Whether this is hard HAT, which promises that nothing changes."""
+        spec = self.results[self.seeds[0]]["settings"]["recipe"]["spec"]
+        return bool(spec.get("adjustment", {}).get("mode") == "hat")
+
     def after(self, tasks: int) -> list[float]:
         """Return for each seed the average accuracy over the first so many tasks, right after the last of them."""
         rows = [self.results[seed]["matrix"][tasks - 1][:tasks] for seed in self.seeds]

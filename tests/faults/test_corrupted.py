@@ -26,6 +26,7 @@ from fgadahat_hooks.errors import (
     NewerFormatError,
     SpecError,
     StateMismatchError,
+    TraceError,
 )
 from tests.saving import Net, StopError, bits, learn, stop_after
 from tests.small import snapshot
@@ -213,6 +214,7 @@ def test_damaged_folders_raise_our_errors_and_change_nothing(
         StateMismatchError,
         SpecError,
         BadCallError,
+        TraceError,
     }
     assert kinds <= documented
     assert whole <= COUNT // 10  # of the forged ones, those whose change is harmless

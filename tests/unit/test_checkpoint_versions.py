@@ -30,7 +30,7 @@ def test_an_old_folder_is_read_and_gone_on_with(name: str, tmp_path: Path) -> No
     assert (list(session.tasks), session.interrupted) == (expected["tasks"], expected["interrupted"])
     assert {name: int(mask.sum()) for name, mask in session.masks("birds").items()} == expected["units used"]
     if name == f"v{VERSION}":
-        assert bits(session) == expected["bits"]
+        assert bits(session, spec=False) == expected["bits"]  # later releases may know more options
     session.model.eval()
     with torch.no_grad(), session.use("birds"):
         # Another machine, or another torch, may round the sums of a matrix product otherwise.

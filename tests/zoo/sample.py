@@ -97,6 +97,14 @@ LISTED: dict[str, str] = {
     "odd Flattened": "a map flattened into features",
     "odd WeightStandardised": "a weight that is transformed before use",
     "odd Checkpointed": "gradient checkpointing",
+    "odd Signal": "grouped and transposed convolutions of one dimension, GroupNorm that mixes channels",
+    "odd SharedNorm": "one norm behind two layers",
+    "odd NormOverSteps": "a norm whose channels are not the units of the layer in front",
+    "odd MixingSubclass": "a layer whose own forward mixes its units",
+    "odd Transformed": "spectral and weight normalisation, buffers that training changes",
+    "odd SwappedKernel": "a weight used with rows and columns exchanged",
+    "odd ForeignBias": "a weight used by function with another's bias",
+    "odd AwayFromZero": "bounds and padding that are not zero",
 }
 
 
