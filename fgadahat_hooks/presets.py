@@ -21,8 +21,8 @@ _GRADIENT = {"apply_to": "gradient"}
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "hat": {**_ROOM, "adjustment": _HARD},
-    "adahat": {**_ROOM, "adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}},
-    "fg_adahat": {**_ROOM, "importance": _CONTRIBUTION, "adjustment": {**_FINE, "intensity": 1e-2}},
+    "adahat": {**_ROOM, "adjustment": {"mode": "adahat", "intensity": 1e-2, "epsilon": 0.1}},
+    "fg_adahat": {**_ROOM, "importance": _CONTRIBUTION, "adjustment": {**_FINE, "intensity": 3e-2}},
     "hat_published": {"gates": {"s_max": 400.0}, "regularization": {"factor": 0.75}, "adjustment": _HARD},
     "adahat_published": {
         **_PAPER,

@@ -84,6 +84,13 @@ def test_a_second_call_repeats_nothing(folder: Path, capsys: pytest.CaptureFixtu
     assert (folder / "README.md").read_text().count("| `hat_preset` |") == 1
 
 
+def test_a_report_runs_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*ARGUMENTS, "--report", "--runs", str(folder), "--out", str(tmp_path)])  # of all methods, two of which ran
+    assert sorted(json.loads((tmp_path / "S.json").read_text())) == METHODS_HERE
+    main([*ARGUMENTS, "--report", "--runs", str(tmp_path / "none"), "--out", str(tmp_path)])
+    assert "Stream S has no runs yet." in capsys.readouterr().out
+
+
 def test_a_stopped_grid_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from examples.reproduce import grid
 
@@ -124,6 +131,15 @@ def test_every_method_of_a_stream_has_a_valid_spec(stream: str) -> None:
         found = recipe(stream, method)
         if found.kind == "gates":
             fh.AttachSpec.model_validate(found.spec)
+
+
+@pytest.mark.parametrize(("stream", "tasks"), [("A", 10), ("B", 20), ("S", 20), ("C", 5), ("D", 5)])
+def test_what_the_tables_call_presets_are_the_presets(stream: str, tasks: int) -> None:
+    import fgadahat_hooks as fh
+
+    presets = {"hat_preset": "hat", "fg_icu_update": "fg_adahat", "adahat_update": "adahat"}
+    for method, name in presets.items():
+        assert fh.AttachSpec.model_validate(recipe(stream, method).spec) == fh.preset(name, tasks=tasks)
 
 
 def test_an_unknown_method_is_named() -> None:
@@ -191,8 +207,11 @@ def test_intervals_are_students(count: int) -> None:
     assert found.half == pytest.approx(half, rel=1e-3)
 
 
-def test_one_seed_has_no_interval() -> None:
+def test_one_seed_has_no_interval_and_judges_nothing() -> None:
     assert interval([0.5]).text() == "50.0"
+    assert interval([0.5]).text(sign="+") == "+50.0"
+    text = judged(rows_of([made_up("hat", 0.5, 0), made_up("adahat", 0.6, 0)], "A"), "A", split=False)
+    assert "| AdaHAT > HAT at the end, both tuned | +10.0 points, one seed | open, seeds: 1 |" in text
     assert math.isinf(interval([0.5]).half)
 
 
@@ -210,24 +229,23 @@ def test_metrics_that_are_not_defined_are_none() -> None:
     assert identities(nothing)["difference"] is None
 
 
+def made_up(method: str, gain: float, seed: int) -> dict[str, Any]:
+    return {
+        "method": method,
+        "settings": {"stream": "A", "seed": seed, "recipe": {"spec": {"adjustment": {"mode": method}}}},
+        "matrix": [[gain] * 5] * 5,
+        "metrics": {"average_accuracy": gain, "learning_accuracy": gain, "backward_transfer": -0.1 * gain},
+        "looks": [{"capacity": 0.5}] * 5,
+        "bit_identical": method == "hat",
+    }
+
+
 def test_claims_have_a_figure_and_a_verdict() -> None:
-    results = [
-        {
-            "method": method,
-            "settings": {"stream": "A", "seed": seed, "recipe": {"spec": {"adjustment": {"mode": method}}}},
-            "matrix": [[gain] * 5] * 5,
-            "metrics": {"average_accuracy": gain, "learning_accuracy": gain, "backward_transfer": -0.1 * gain},
-            "looks": [{"capacity": 0.5}] * 5,
-            "bit_identical": method == "hat",
-        }
-        for method, gain in {"hat": 0.5, "hat_preset": 0.8, "adahat": 0.6, "finetune": 0.7}.items()
-        for seed in (0, 1)
-    ]
+    gains = {"hat": 0.5, "hat_preset": 0.8, "adahat": 0.6, "finetune": 0.7}
+    results = [made_up(method, gain, seed) for method, gain in gains.items() for seed in range(3)]
     text = judged(rows_of(results, "A"), "A", split=False)
-    assert "| AdaHAT > HAT at the end | +10.0 points (+10.0 to +10.0) | held |" in text
-    assert (
-        "| HAT: capacity < 6 % after 5 tasks, 0 at the end | 50.0 % after 5 tasks, 50 % at the end | not held |" in text
-    )
-    assert "| HAT forgets nothing: logits bit-identical | 2 runs, every earlier logit equal: True | held |" in text
+    assert "| AdaHAT > HAT at the end, both tuned | +10.0 points (+10.0 to +10.0) | held |" in text
+    assert "| The same of HAT tuned | 50.0 % after 5 tasks, 50 % at the end | not held |" in text
+    assert "| HAT forgets nothing: logits bit-identical | 3 runs, every earlier logit equal: True | held |" in text
     assert "| Aim: `hat_preset` reaches 79 % | 80.0 ± 0.0 | held |" in text
     assert "`independent`" not in text

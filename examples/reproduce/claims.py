@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from examples.reproduce.statistics import Interval, paired
 from examples.reproduce.tables import Row, difference
 
 Rows = Mapping[str, Row]
+
+FEWEST_SEEDS = 3
+"""With fewer seeds no verdict is given, except on what a single run can refute."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Claim:
 
 
 def _points(value: Interval) -> str:
+    if math.isinf(value.half):
+        return f"{100 * value.mean:+.1f} points, one seed"
     return f"{100 * value.mean:+.1f} points ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
 
 
@@ -46,10 +52,14 @@ def zero_forgetting(rows: Rows) -> tuple[str, bool]:
     )
 
 
-def capacity_runs_out(rows: Rows) -> tuple[str, bool]:
-    """HAT as published: capacity below 6 % after 5 tasks, about 0 at the end."""
-    fifth, last = rows["hat"].look("capacity", 4) or 0.0, rows["hat"].look("capacity") or 0.0
-    return f"{100 * fifth:.1f} % after 5 tasks, {100 * last:.2g} % at the end", fifth < 0.06 and last < 0.01
+def runs_out(method: str) -> Callable[[Rows], tuple[str, bool]]:
+    """Return a judge of: capacity below 6 % after 5 tasks, about 0 at the end."""
+
+    def judge(rows: Rows) -> tuple[str, bool]:
+        fifth, last = rows[method].look("capacity", 4) or 0.0, rows[method].look("capacity") or 0.0
+        return f"{100 * fifth:.1f} % after 5 tasks, {100 * last:.2g} % at the end", fifth < 0.06 and last < 0.01
+
+    return judge
 
 
 def learns_less(rows: Rows) -> tuple[str, bool]:
@@ -58,10 +68,14 @@ def learns_less(rows: Rows) -> tuple[str, bool]:
     return "learning accuracy " + _points(gap), gap.high < 0
 
 
-def ada_wins_late(rows: Rows) -> tuple[str, bool]:
-    """AdaHAT beats HAT at the end of a long stream."""
-    gap = _difference(rows, "adahat", "hat")
-    return _points(gap), gap.low > 0
+def beats(one: str, other: str) -> Callable[[Rows], tuple[str, bool]]:
+    """Return a judge of: one method's average accuracy at the end is above another's."""
+
+    def judge(rows: Rows) -> tuple[str, bool]:
+        gap = _difference(rows, one, other)
+        return _points(gap), gap.low > 0
+
+    return judge
 
 
 def ada_not_early(rows: Rows) -> tuple[str, bool]:
@@ -86,12 +100,6 @@ def fine_tuning_worst(rows: Rows) -> tuple[str, bool]:
         f"lowest BWT: `{name}` {100 * means[name]:+.1f}; `finetune` {100 * means['finetune']:+.1f}",
         name == "finetune",
     )
-
-
-def fine_grained_wins(rows: Rows) -> tuple[str, bool]:
-    """FG-AdaHAT beats AdaHAT."""
-    gap = _difference(rows, "fg_icu", "adahat")
-    return _points(gap), gap.low > 0
 
 
 def no_difference(rows: Rows) -> tuple[str, bool]:
@@ -130,13 +138,23 @@ AIMS = {
 """What this library set out to reach, by stream."""
 
 LONG = (
-    Claim("HAT: capacity < 6 % after 5 tasks, 0 at the end", ("hat",), capacity_runs_out),
+    Claim(
+        "HAT as published: capacity < 6 % after 5 tasks, 0 at the end", ("hat_published",), runs_out("hat_published")
+    ),
+    Claim("The same of HAT tuned", ("hat",), runs_out("hat")),
+    Claim(
+        "AdaHAT > HAT at the end, both as published",
+        ("adahat_published", "hat_published"),
+        beats("adahat_published", "hat_published"),
+    ),
+    Claim("AdaHAT > HAT at the end, both tuned", ("adahat", "hat"), beats("adahat", "hat")),
     Claim("HAT learns less than fine-tuning", ("hat", "finetune"), learns_less),
-    Claim("AdaHAT > HAT at the end", ("adahat", "hat"), ada_wins_late),
     Claim("AdaHAT is not better than HAT after 5 tasks", ("adahat", "hat"), ada_not_early),
     Claim("AdaHAT trades stability for plasticity", ("adahat", "hat"), ada_trades),
-    Claim("FG-AdaHAT (ICU) > AdaHAT", ("fg_icu", "adahat"), fine_grained_wins),
+    Claim("FG-AdaHAT (ICU) > AdaHAT", ("fg_icu", "adahat"), beats("fg_icu", "adahat")),
     Claim("Fine-tuning has the lowest BWT", ("finetune",), fine_tuning_worst),
+    Claim("`hat_preset` > HAT tuned", ("hat_preset", "hat"), beats("hat_preset", "hat")),
+    Claim("`fg_icu_update` > `hat_preset`", ("fg_icu_update", "hat_preset"), beats("fg_icu_update", "hat_preset")),
 )
 SHORT = (
     Claim("HAT ~ AdaHAT ~ FG-AdaHAT: no saturation", ("hat", "adahat", "fg_icu"), no_difference),
@@ -152,5 +170,8 @@ def judged(rows: Rows, stream: str, *, split: bool) -> str:
     lines = ["| claim | found | verdict |", "|---|---|---|"]
     for claim in claims:
         figure, held = claim.judge(rows)
-        lines.append(f"| {claim.text} | {figure} | {'held' if held else 'not held'} |")
+        seeds = min(len(rows[name].seeds) for name in claim.needs)
+        few = seeds < FEWEST_SEEDS and claim not in EVERYWHERE
+        verdict = f"open, seeds: {seeds}" if few else "held" if held else "not held"
+        lines.append(f"| {claim.text} | {figure} | {verdict} |")
     return "\n".join(lines) + "\n"

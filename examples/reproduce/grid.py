@@ -39,6 +39,11 @@ def run_all(
             progress.advance(bar)
             if not console.is_terminal:
                 console.print(describe(result), highlight=False, soft_wrap=True)
+    return finished(jobs, runs)
+
+
+def finished(jobs: Sequence[Job], runs: Path) -> list[Result]:
+    """Return the results of those jobs that have a file, in their order."""
     found = [read(job, runs) for job in jobs]
     return [result | {"method": job.method} for job, result in zip(jobs, found, strict=True) if result is not None]
 

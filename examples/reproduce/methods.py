@@ -89,8 +89,8 @@ FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
 }
 """By stream and method, what differs from `METHODS`; `library` stands for all methods that have a budget."""
 
-SEEDS = {"S": 10, "A": 5, "B": 5, "C": 2, "D": 1}
-"""Seeds of the committed tables."""
+SEEDS = {"S": 5, "A": 5, "B": 5, "C": 2, "D": 1}
+"""Seeds of a whole grid."""
 
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")
 UNDER_SGD = ("hat_sgd", "adahat_sgd", "fg_icu_sgd")

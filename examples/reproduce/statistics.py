@@ -32,10 +32,10 @@ class Interval:
         """Upper end."""
         return self.mean + self.half
 
-    def text(self, scale: float = 100, digits: int = 1) -> str:
-        """Return `mean ± half`, in percent or points."""
-        mean = f"{scale * self.mean:.{digits}f}"
-        return mean if math.isinf(self.half) else f"{mean} ± {scale * self.half:.{digits}f}"
+    def text(self, sign: str = "") -> str:
+        """Return `mean ± half` in percent or points; `sign` is `+` to show that of a difference."""
+        mean = f"{100 * self.mean:{sign}.1f}"
+        return mean if math.isinf(self.half) else f"{mean} ± {100 * self.half:.1f}"
 
 
 # Two-sided 95 % points of Student's t for 1 to 19 degrees of freedom.

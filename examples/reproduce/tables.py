@@ -83,21 +83,21 @@ def difference(row: Row, other: Row, metric: str = "average_accuracy") -> Interv
 def table(rows: Mapping[str, Row], against: str) -> str:
     """Return a Markdown table of a stream; accuracies and shares in percent."""
     head = (
-        "| method | average accuracy | learning accuracy | BWT | forgetting | minus "
+        "| method | seeds | average accuracy | learning accuracy | BWT | forgetting | minus "
         f"`{against}` | capacity | units used | earlier logits | CPU s a run |"
     )
-    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
     ranked = sorted(rows.values(), key=lambda row: -(row.interval("average_accuracy") or interval([0.0])).mean)
     return "\n".join([*lines, *(_line(row, rows.get(against)) for row in ranked)]) + "\n"
 
 
 def _line(row: Row, reference: Row | None) -> str:
-    cells = [_text(row.interval(metric)) for metric in METRICS]
+    cells = [str(len(row.seeds)), *(_text(row.interval(metric)) for metric in METRICS)]
     minus = None if reference is None or reference is row else difference(row, reference)
-    cells.append("" if minus is None else f"{100 * minus.mean:+.1f} ± {100 * minus.half:.1f}")
+    cells.append("" if minus is None else minus.text(sign="+"))
     for name in ("capacity", "units_used"):
         look = row.look(name)
-        cells.append("" if look is None else f"{100 * look:.2g}")
+        cells.append("" if look is None else f"{100 * look:.3g}")
     cells.append("bit-identical" if row.bit_identical else "change")
     cells.append(f"{sum(r['cpu_seconds'] for r in row.results.values()) / len(row.results):.0f}")
     return f"| `{row.method}` | " + " | ".join(cells) + " |"

@@ -28,6 +28,10 @@ ZERO = 0
 LIVE = 1
 _NO_LABEL = 2**31 - 1
 _MOST_SETS = 4
+_MOST_PAIRS = 2**15
+_MOST_ATOMS = 512
+"""Beyond these a label says less than it could, so that a trace takes seconds: hundreds of units are hardly ever all
+off."""
 
 Condition = frozenset[frozenset[int]]
 """Sets of atoms, in each of which at least one must be on."""
@@ -66,6 +70,8 @@ class LabelTable:
         return self._intern(frozenset((frozenset(atoms),)))
 
     def _intern(self, condition: Condition) -> int:
+        if not condition:
+            return LIVE
         if len(condition) == 1 and len(only := next(iter(condition))) == 1 and (atom := min(only)) < self.singles:
             return self.single(atom)
         found = self._ids.get(condition)
@@ -112,11 +118,25 @@ class LabelTable:
         if len(distinct) <= 1:
             return distinct.pop() if distinct else ZERO
         several = sorted(label for label in distinct if len(self.sets(label)) > 1)
+        if len(several) > _MOST_SETS:
+            return self._any_of([self.sets(label) for label in distinct])
         distinct.difference_update(several)
-        joined = self.intern(frozenset().union(*map(self.atoms, distinct))) if distinct else ZERO
+        joined = self._intern(self._tidy([frozenset().union(*map(self.atoms, distinct))])) if distinct else ZERO
         for label in several:
             joined = self.join(joined, label)
         return joined
+
+    def _any_of(self, conditions: Sequence[Condition]) -> int:
+        """Return a label of "any of many conditions", without going through all ways to pair their sets.
+
+        What all of them ask for stays; of the rest, one set each is united.
+        """
+        common = frozenset.intersection(*conditions)
+        rests = [condition - common for condition in conditions]
+        if not all(rests):
+            return self._intern(self._tidy(common))
+        rest = frozenset().union(*(min(sets, key=self._cost) for sets in rests))
+        return self._intern(self._tidy([*common, rest]))
 
     def meet(self, a: int, b: int) -> int:
         """Return the label of "a and b": the sets of both."""
@@ -127,9 +147,9 @@ class LabelTable:
         return ZERO if ZERO in (a, b) else self._intern(self._tidy(self.sets(a) | self.sets(b)))
 
     def _tidy(self, sets: Iterable[frozenset[int]]) -> Condition:
-        """Leave out sets that hold another one, and of many sets those that give away the most."""
-        distinct = frozenset(sets)
-        if len(distinct) == 1:
+        """Leave out sets that hold another one or very many atoms, and of many sets those that give away the most."""
+        distinct = frozenset(one for one in sets if len(one) <= _MOST_ATOMS)
+        if len(distinct) <= 1:
             return distinct
         kept: list[frozenset[int]] = []
         for one in sorted(distinct, key=self._cost):
@@ -142,12 +162,36 @@ class LabelTable:
         return not self._probes.isdisjoint(atoms), len(atoms), sorted(atoms)
 
     def either(self, a: Tensor, b: Tensor) -> Tensor:
-        """Element-wise "a or b", the label of a sum; broadcasts."""
+        """Element-wise "a or b", the label of a sum; broadcasts.
+
+        Where too many different pairs meet (channels times positions, in a mixer), all of them are live.
+        """
+        a, b = torch.broadcast_tensors(a, b)
+        if self._is_too_much(*reduced(a, b)):
+            return torch.where(a == b, a, torch.where(a == ZERO, b, torch.where(b == ZERO, a, LIVE)))
         return self._pairwise(a, b, self.join)
 
     def both(self, a: Tensor, b: Tensor) -> Tensor:
-        """Element-wise "a and b", the label of a product; broadcasts."""
+        """Element-wise "a and b", the label of a product; broadcasts.
+
+        Where too many different pairs meet (channels times positions, in an MLP over positions), one factor is kept.
+        """
+        a, b = torch.broadcast_tensors(a, b)
+        small = reduced(a, b)
+        if self._is_too_much(*small):
+            first, second = (a, b) if small[0].unique().numel() >= small[1].unique().numel() else (b, a)
+            return torch.where((first == LIVE) | (second == ZERO), second, first)
         return self._pairwise(a, b, self.meet)
+
+    def _is_too_much(self, a: Tensor, b: Tensor) -> bool:
+        """Return whether so many different labels meet that going through all pairs would take long."""
+        if a.numel() <= _MOST_PAIRS:
+            return False
+        told = (a != b) & (a > LIVE) & (b > LIVE)
+        return bool(told.any()) and self._pairs(a, b)[told].unique().numel() > _MOST_PAIRS
+
+    def _pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        return a.long() * len(self) + b.long()
 
     def _pairwise(self, a: Tensor, b: Tensor, function: Callable[[int, int], int]) -> Tensor:
         """Apply a function, for which `f(a, a) = a`, once to every distinct pair of labels."""
@@ -157,7 +201,7 @@ class LabelTable:
         if torch.equal(a, b):
             return a.expand(shape)
         size = len(self)
-        pairs, where = torch.unique(a.long() * size + b.long(), return_inverse=True)
+        pairs, where = torch.unique(self._pairs(a, b), return_inverse=True)
         joined = [function(p // size, p % size) for p in pairs.tolist()]
         return torch.tensor(joined, dtype=torch.int32, device="cpu")[where].expand(shape)
 

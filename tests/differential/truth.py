@@ -137,7 +137,8 @@ def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
     def seeing(function: Callable[..., Tensor], channel_axis: int, place: int) -> Callable[..., Tensor]:
         def see(*args: Any, **kwargs: Any) -> Tensor:
-            note(args[place], args[place + 1], channel_axis)
+            x = args[place] if len(args) > place else kwargs["input"]
+            note(x, args[place + 1] if len(args) > place + 1 else kwargs["weight"], channel_axis)
             return function(*args, **kwargs)
 
         return see

@@ -101,10 +101,10 @@ LISTED: dict[str, str] = {
     "odd SharedNorm": "one norm behind two layers",
     "odd NormOverSteps": "a norm whose channels are not the units of the layer in front",
     "odd MixingSubclass": "a layer whose own forward mixes its units",
-    "odd Transformed": "spectral and weight normalisation, buffers that training changes",
+    "odd RunningSize": "a buffer outside norms that training changes",
     "odd SwappedKernel": "a weight used with rows and columns exchanged",
     "odd ForeignBias": "a weight used by function with another's bias",
-    "odd AwayFromZero": "bounds and padding that are not zero",
+    "odd AwayFromZero": "bounds and padding that are not zero, a layer some of whose inputs are always live",
 }
 
 

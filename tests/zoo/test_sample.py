@@ -42,10 +42,10 @@ CLOSABLE = {
     "odd SharedNorm": 0,
     "odd NormOverSteps": 16,
     "odd MixingSubclass": 16,
-    "odd Transformed": 8,
+    "odd RunningSize": 16,
     "odd SwappedKernel": 0,
     "odd ForeignBias": 8,
-    "odd AwayFromZero": 16,
+    "odd AwayFromZero": 24,
 }
 """Inputs that gates can make zero, at least."""
 

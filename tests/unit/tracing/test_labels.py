@@ -73,6 +73,51 @@ def test_of_many_sets_the_best_are_kept_and_those_with_probes_go_first() -> None
     assert 99 not in table.atoms(product)
 
 
+@pytest.mark.parametrize("on", [frozenset[int](), *SETS])
+def test_any_of_many_products_promises_no_more_than_is_true(on: frozenset[int]) -> None:
+    table, labels = make_table()
+    products = [table.meet(a, b) for a, b in itertools.product(labels[2:], repeat=2)]
+    for count in (6, 9, len(products)):
+        joined = table.join_all(products[:count])
+        assert meaning(table, joined, on) >= any(meaning(table, p, on) for p in products[:count])
+
+
+def test_what_many_products_have_in_common_stays() -> None:
+    table = LabelTable()
+    products = [table.meet(table.intern((0,)), table.intern((k,))) for k in range(1, 10)]
+    assert table.sets(table.join_all(products)) == {frozenset((0,)), frozenset(range(1, 10))}
+
+
+def test_of_too_many_pairs_one_factor_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, labels = make_table()
+    a = torch.tensor(labels, dtype=torch.int32).view(-1, 1)
+    exact = table.both(a, a.t())
+    monkeypatch.setattr("fgadahat_hooks.tracing.labels._MOST_PAIRS", 4)
+    kept = table.both(a, a.t())
+    for on in [frozenset[int](), *SETS]:
+        for one, other in zip(kept.flatten().tolist(), exact.flatten().tolist(), strict=True):
+            assert meaning(table, one, on) >= meaning(table, other, on)
+    assert (kept == a).sum() + (kept == a.t()).sum() >= kept.numel()
+
+
+def test_of_too_many_pairs_a_sum_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, labels = make_table()
+    a = torch.tensor(labels, dtype=torch.int32).view(-1, 1)
+    exact = table.either(a, a.t())
+    monkeypatch.setattr("fgadahat_hooks.tracing.labels._MOST_PAIRS", 4)
+    rough = table.either(a, a.t())
+    assert torch.equal(rough.diagonal(), a.flatten())
+    assert torch.equal(rough[0], a.flatten())
+    assert bool(((rough == exact) | (rough == LIVE)).all())
+
+
+def test_a_set_of_very_many_units_is_live() -> None:
+    table = LabelTable(2000)
+    assert table.join_all(range(2, 500)) != LIVE
+    assert table.join_all(range(2, 1500)) == LIVE
+    assert table.meet(table.join_all(range(2, 400)), LIVE) == table.join_all(range(2, 400))
+
+
 def test_a_set_has_one_label() -> None:
     table = LabelTable()
     assert table.intern(frozenset((1, 2))) == table.join(table.intern(frozenset((1,))), table.intern(frozenset((2,))))

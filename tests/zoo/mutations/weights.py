@@ -95,7 +95,7 @@ USES = (
 RATES = (
     Mutation(
         "what is always live counts as always used",
-        "odd StitchedMaps",
+        "odd AwayFromZero",
         "graph.py",
         "return torch.where(live, torch.as_tensor(live_value, dtype=values.dtype, device=device), largest)",
         "return torch.where(live, torch.zeros_like(largest), largest)",
@@ -109,7 +109,7 @@ RATES = (
     ),
     Mutation(
         "of an input that is a product each set must have a unit on, and within a set one is enough",
-        "transformers llama",
+        "odd PlainScores",
         "graph.py",
         'sets = sets.scatter_reduce(0, feature * width + group, picked, "amax", include_self=False)',
         'sets = sets.scatter_reduce(0, feature * width + group, picked, "amin", include_self=False)',
@@ -176,7 +176,7 @@ POLICIES = (
     ),
     Mutation(
         "buffers that training changes are stored for each task",
-        "odd Transformed",
+        "odd RunningSize",
         "policy.py",
         '        return "per_task", "a buffer outside',
         '        return "shared", "a buffer outside',

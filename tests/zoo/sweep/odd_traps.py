@@ -26,12 +26,16 @@ class ForeignBias(nn.Module):
 
 @odd(MAP)
 class AwayFromZero(Net):
-    """Bounds and padding that are not zero, beside what stays zero."""
+    """Bounds and padding that are not zero, beside what stays zero, before one layer."""
 
-    width = 28
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(28, 8, 1)
 
     def body(self, x: Tensor) -> Tensor:
-        return torch.cat([x.clamp(min=0.1), F.pad(x, (0, 0, 0, 0, 0, 4), value=0.5), x.relu()], 1)
+        h = torch.cat([x.clamp(min=0.1), F.pad(x, (0, 0, 0, 0, 0, 4), value=0.5), x.relu()], 1)
+        out: Tensor = self.mix(h).relu()
+        return out
 
 
 @odd(normal(8, 8))
@@ -45,4 +49,23 @@ class NormOverSteps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.b(self.norm(self.a(x)).relu()).relu().mean(1))
+        return out
+
+
+@odd(normal(4))
+class RunningSize(nn.Module):
+    """A buffer outside norms that training changes and evaluation uses."""
+
+    size: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.register_buffer("size", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x).tanh()
+        if self.training:
+            self.size.lerp_(h.detach().abs().mean(0), 0.1)
+        out: Tensor = self.head(self.b(h * self.size).relu())
         return out

@@ -45,7 +45,7 @@ MOBILE = """
 """
 PATCHES = """
     convnext_atto convnextv2_atto convnext_zepto_rms inception_next_atto convmixer_768_32 mambaout_femto mixer_s32_224
-    gmixer_12_224 resmlp_12_224 gmlp_ti16_224 sequencer2d_s poolformer_s12 caformer_s18 focalnet_tiny_srf
+    gmixer_12_224 resmlp_12_224 gmlp_ti16_224 sequencer2d_s poolformer_s12 focalnet_tiny_srf
 """
 ATTENTION = """
     vit_tiny_patch16_224 vit_tiny_r_s16_p8_224 vit_relpos_small_patch16_224 vit_small_patch16_rope_224
