@@ -13,6 +13,8 @@ from tests.zoo.sweep.subject import CLASSES, Subject, images
 SIZE = 64
 SIZES = {"inception_v3": 299, "maxvit_t": 224}
 """Where 64 pixels are too few."""
+BATCHES = {"vgg16": 8}
+"""Where fewer samples leave a network without norms with outputs alike for all of them."""
 OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": True}, "inception_v3": {"init_weights": True}}
 AUXILIARY = {"googlenet": ["aux1.**", "aux2.**"], "inception_v3": ["AuxLogits.**"]}
 """Heads that only training uses, so that a trace does not meet them."""
@@ -39,7 +41,7 @@ def _subject(name: str) -> Subject:
         images(size),
         spec={"gates": {"exclude": auxiliary}} if auxiliary else {},
         note="auxiliary heads not gated" if auxiliary else "",
-        batch=2 if size > 100 or parameters > SLOW else 4,
+        batch=BATCHES.get(name, 2 if size > 100 or parameters > SLOW else 4),
         rank=float(parameters),
     )
 
