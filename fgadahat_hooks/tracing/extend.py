@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from fgadahat_hooks.graph import InputMap, UnitGraph, UnitLayer
+from fgadahat_hooks.tracing.labels import tidied
 from fgadahat_hooks.tracing.recorder import Recorder
 from fgadahat_hooks.tracing.resolve import find_regates, gate_position, input_map, zeroed_atoms
 
@@ -87,7 +88,8 @@ def _either(a: Row, b: Row) -> Row:
         return None
     if not a or not b or a == b:  # without any set it is always zero
         return a or b
-    return sorted({one | other for one in a for other in b}, key=sorted)
+    both = tidied((one | other for one in a for other in b), lambda units: (len(units), sorted(units)))
+    return sorted(both, key=sorted) or None
 
 
 def _rows(inputs: InputMap) -> list[Row]:

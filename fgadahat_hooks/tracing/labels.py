@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,18 @@ off."""
 
 Condition = frozenset[frozenset[int]]
 """Sets of atoms, in each of which at least one must be on."""
+
+
+def tidied(sets: Iterable[frozenset[int]], cost: Callable[[frozenset[int]], Any]) -> Condition:
+    """Leave out sets that hold another one or very many atoms, and of many sets those that cost the most: all safe."""
+    distinct = frozenset(one for one in sets if len(one) <= _MOST_ATOMS)
+    if len(distinct) <= 1:
+        return distinct
+    kept: list[frozenset[int]] = []
+    for one in sorted(distinct, key=cost):
+        if not any(other <= one for other in kept):
+            kept.append(one)
+    return frozenset(kept[:_MOST_SETS])
 
 
 def constant(label: int, shape: Sequence[int] = ()) -> Tensor:
@@ -147,15 +160,7 @@ class LabelTable:
         return ZERO if ZERO in (a, b) else self._intern(self._tidy(self.sets(a) | self.sets(b)))
 
     def _tidy(self, sets: Iterable[frozenset[int]]) -> Condition:
-        """Leave out sets that hold another one or very many atoms, and of many sets those that give away the most."""
-        distinct = frozenset(one for one in sets if len(one) <= _MOST_ATOMS)
-        if len(distinct) <= 1:
-            return distinct
-        kept: list[frozenset[int]] = []
-        for one in sorted(distinct, key=self._cost):
-            if not any(other <= one for other in kept):
-                kept.append(one)
-        return frozenset(kept[:_MOST_SETS])
+        return tidied(sets, self._cost)
 
     def _cost(self, atoms: frozenset[int]) -> tuple[bool, int, list[int]]:
         """Order sets: the fewer units can make an element non-zero, the better, and the same order in every run."""

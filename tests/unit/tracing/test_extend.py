@@ -53,3 +53,19 @@ def test_a_map_united_with_itself_is_itself(seed: int) -> None:
     assert either(one, random_map(seed, groups=True)) is one
     assert same(one, random_map(seed, groups=True))
     assert not same(one, random_map(seed + 50, groups=True))
+
+
+def test_many_ways_do_not_make_a_map_grow_without_end() -> None:
+    """Each way brings two more sets of other units: all pairs of all of them would be two to the power of twelve."""
+    maps = [
+        InputMap(1, torch.tensor([False]), torch.zeros(2, dtype=torch.long), torch.tensor([2 * k, 2 * k + 1]), pair)
+        for k, pair in enumerate([torch.tensor([0, 1])] * 12)
+    ]
+    found = maps[0]
+    for one in maps[1:]:
+        found = either(found, one)
+    assert found.group is not None
+    assert int(found.group.max()) < 4
+    for seed in range(200):
+        mask = (torch.rand(24, generator=torch.Generator().manual_seed(seed)) < 0.1).float()
+        assert bool(nonzero(found, mask)) >= any(bool(nonzero(one, mask)) for one in maps)
