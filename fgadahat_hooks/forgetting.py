@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.summation import SummationCallback
-from fgadahat_hooks.errors import BadCallError, TaskRunningError
+from fgadahat_hooks.errors import TaskRunningError
 from fgadahat_hooks.gate import GateMode
+from fgadahat_hooks.history import capacity_and_rates, summed_anew
 from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.session_views import SessionViews
 from fgadahat_hooks.state import TaskId, TaskState
 
 
@@ -90,13 +88,13 @@ def forget(runtime: Runtime, task: TaskId, dry_run: bool) -> ForgetReport:
         _check(runtime)
         record = runtime.record(task)
         rest = TaskState({t: r for t, r in runtime.state.records.items() if t != task})
-        rest.summed_importance = _summed_anew(runtime, rest)
+        rest.summed_importance = summed_anew(runtime, rest.records)
         report = ForgetReport(
             task,
             not dry_run,
             _layers(runtime, record.masks, rest),
-            _capacity(runtime, runtime.state),
-            _capacity(runtime, rest),
+            capacity_and_rates(runtime, runtime.state)[0],
+            capacity_and_rates(runtime, rest)[0],
             _stored_bytes(runtime, task),
             tuple(rest.records),
         )
@@ -125,13 +123,6 @@ def _layers(runtime: Runtime, masks: dict[str, Tensor], rest: TaskState) -> dict
     }
 
 
-def _capacity(runtime: Runtime, state: TaskState) -> float:
-    """Return the capacity that a session has whose finished tasks are these."""
-    looking = copy.copy(runtime)
-    looking.state = state
-    return SessionViews(looking).capacity()
-
-
 def _stored_bytes(runtime: Runtime, task: TaskId) -> int:
     """Count what only this task holds: tasks share a tensor that did not change from one to the next."""
     held = {t: {*map(id, r.tensors.values())} for t, r in runtime.state.records.items() if t != task}
@@ -140,23 +131,6 @@ def _stored_bytes(runtime: Runtime, task: TaskId) -> int:
     own = [t for t in record.tensors.values() if id(t) not in shared]
     own += [*record.masks.values(), *record.importance.values()]
     return sum(t.numel() * t.element_size() for t in own)
-
-
-def _summed_anew(runtime: Runtime, rest: TaskState) -> dict[str, Tensor]:
-    """Return the summed importance of a session in which the others alone had ended, one after another."""
-    if not runtime.state.summed_importance:
-        return {}
-    summing = [c for c in runtime.callbacks.items if isinstance(c, SummationCallback)]
-    if not summing:
-        raise BadCallError(
-            "Expected a SummationCallback among the session's callbacks, to sum the importances of the remaining tasks "
-            "anew, but got none. Attach with the one that the tasks were learnt with."
-        )
-    grown = TaskState()
-    for task, record in rest.records.items():
-        grown.summed_importance = summing[-1].summed(grown, record)
-        grown.records[task] = record
-    return grown.summed_importance
 
 
 def _take_out(runtime: Runtime, rest: TaskState) -> None:

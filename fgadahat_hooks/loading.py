@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from fgadahat_hooks.about import from_json
 from fgadahat_hooks.attach import attach
 from fgadahat_hooks.callback_lists import default_callbacks, said
 from fgadahat_hooks.callbacks import Callback
@@ -114,6 +116,8 @@ def _fill(session: Session, contents: Contents) -> None:
             f"{error}. Nothing was changed."
         ) from error
     session._runtime.save_id = contents.manifest.id
+    with suppress(ValidationError):  # it is for looking only
+        session._runtime.verified = from_json(contents.manifest.about).verified
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -27,7 +27,9 @@ from fgadahat_hooks.turns import works_for_autograd
 
 if TYPE_CHECKING:
     from fgadahat_hooks.branches import BranchWatch
+    from fgadahat_hooks.history import AfterTask
     from fgadahat_hooks.task import Task
+    from fgadahat_hooks.verify import VerifyReport
 
 
 @dataclass(eq=False)
@@ -58,6 +60,8 @@ class Runtime:
         draws: Random numbers at the beginning of the epoch, to draw it again after an interruption.
         save_id: Which save the session was loaded from, empty if from none.
         branches: What notices forwards that take a way no trace has seen; None until traced.
+        history: For each finished task its record and what `history` found of it.
+        verified: What the last proof found; None if there was none.
     """
 
     model: nn.Module
@@ -85,6 +89,8 @@ class Runtime:
     draws: EpochDraws = field(default_factory=EpochDraws)
     save_id: str = ""
     branches: BranchWatch | None = None
+    history: list[tuple[TaskRecord, AfterTask]] = field(default_factory=list)
+    verified: VerifyReport | None = None
 
     def __post_init__(self) -> None:
         """Start without per-task tensors; the trace tells which there are."""

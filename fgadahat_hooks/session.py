@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fgadahat_hooks.about import plan_of
 from fgadahat_hooks.callback_lists import check_capabilities, checked
 from fgadahat_hooks.callbacks import Callback, CallbackList
-from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
 from fgadahat_hooks.forgetting import ForgetReport, forget
 from fgadahat_hooks.mixed import using_each
-from fgadahat_hooks.plan import Plan, make_plan
+from fgadahat_hooks.plan import Plan
 from fgadahat_hooks.saved_state import dump_state, load_state
 from fgadahat_hooks.session_folder import SessionFolder
 from fgadahat_hooks.spec import AttachSpec
@@ -48,8 +48,8 @@ class Session(SessionFolder):
     @property
     def plan(self) -> Plan:
         """What is gated where, and how every parameter and buffer is protected."""
-        adjusting = [c.spec for c in self._runtime.callbacks.items if isinstance(c, GradientAdjustCallback)]
-        return make_plan(self.model, self.graph, self._runtime.policies, adjusting[0] if adjusting else None)
+        _ = self.graph  # raises if there is none yet
+        return plan_of(self._runtime)
 
     # ---------------------------------------------------------------- tasks
     def task(self, task: TaskId, num_classes: int | None = None, *, resume: bool = False) -> Task:
@@ -238,7 +238,8 @@ class Session(SessionFolder):
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; verify after it has ended.")
         if not runtime.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
-        return verify(runtime, inputs, self.plan.leaks, optimizer, steps)
+        runtime.verified = verify(runtime, inputs, self.plan.leaks, optimizer, steps)
+        return runtime.verified
 
     def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
         """Say what forgetting a finished task frees, and with `dry_run=False` forget it.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from fgadahat_hooks.about import about, to_json
 from fgadahat_hooks.checkpoint import restore_extra, save_session
 from fgadahat_hooks.session_views import SessionViews
 
@@ -31,7 +32,7 @@ class SessionFolder(SessionViews):
             CheckpointError: The folder cannot be written.
         """
         self._runtime.check_attached()
-        save_session(self._runtime, path, extra)
+        save_session(self._runtime, path, extra, lambda: to_json(about(self._runtime)))
 
     def restore(
         self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None, *, random: bool = True

@@ -57,16 +57,12 @@ METHODS: dict[str, Recipe] = {
     "adahat_published": PUBLISHED.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-6, **GRADIENT}}),
     "fg_afi_published": PUBLISHED.but(spec=fg("afi", intensity=1.5e-7, base_linear=5.0, **GRADIENT)),
     "hat": TUNED.but(spec={"regularization": {"factor": 2.5}, "adjustment": {"mode": "hat"}}),
-    "hat_const_alpha": TUNED.but(
-        schedule="half", spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-8, **GRADIENT}}
-    ),
+    "hat_const_alpha": TUNED.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-7, **GRADIENT}}),
     "adahat": TUNED.but(schedule="half", spec={"adjustment": {"mode": "adahat", "intensity": 1e-8, **GRADIENT}}),
     "adahat_no_sum": TUNED.but(
         schedule="half", spec={"adjustment": {"mode": "adahat_no_sum", "intensity": 1e-8, **GRADIENT}}
     ),
-    "adahat_no_reg": TUNED.but(
-        schedule="half", spec={"adjustment": {"mode": "adahat_no_reg", "intensity": 1e-8, **GRADIENT}}
-    ),
+    "adahat_no_reg": TUNED.but(spec={"adjustment": {"mode": "adahat_no_reg", "intensity": 1e-8, **GRADIENT}}),
     "fg_icu": TUNED.but(spec=fg("icu", intensity=1e-7, **GRADIENT)),
     "hat_sgd": SGD.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_sgd": SGD.but(spec={"adjustment": {"mode": "adahat", "intensity": 3e-2, **GRADIENT}}),
@@ -75,14 +71,22 @@ METHODS: dict[str, Recipe] = {
         lr=5e-3, spec={"gates": {"s_max": 100.0, "annealing_power": 1.0}, "adjustment": {"mode": "hat"}}
     ),
     "hat_preset": LIBRARY.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}}),
-    "adahat_update": LIBRARY.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-2}}),
+    "adahat_update": LIBRARY.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3}}),
     "const_update": LIBRARY.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 0.01}}),
     **{f"fg_{name}_update": LIBRARY.but(spec=fg(name, intensity=3e-2)) for name in MEASURES},
 }
 """The settings for stream A; `FOR_STREAM` has what other streams change."""
 
 FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
-    "S": {"library": {"spec": {"regularization": {"budget": 0.05}}}},
+    "S": {
+        "library": {"spec": {"regularization": {"budget": 0.05}}},
+        "adahat": {"spec": {"regularization": {"factor": 2.5}}},
+        "fg_icu": {"spec": {"regularization": {"factor": 2.5}}},
+        "independent": {"lr": 5e-3},
+        "hat_preset": {"lr": 8e-3, "spec": {"regularization": {"factor": 0.75}}},
+        "fg_icu_update": {"spec": {"adjustment": {"intensity": 1e-3}}},
+        "fg_icu_sgd": {"spec": {"adjustment": {"intensity": 1e-1}}},
+    },
     "B": {"library": {"spec": {"regularization": {"budget": 0.05}}}},
     "C": {"library": {"spec": {"regularization": {"budget": 0.2}}}},
     "D": {"library": {"spec": {"regularization": {"budget": 0.2}}}},

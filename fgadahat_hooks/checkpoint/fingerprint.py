@@ -23,8 +23,12 @@ def fingerprint(runtime: Runtime) -> ModelEntry:
         TensorEntry(name=name, shape=list(value.shape), dtype=_dtype(value)) for name, value in _tensors(model).items()
     ]
     resizable = list(runtime.graph.heads) if runtime.num_classes is not None else []
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    return ModelEntry(class_name=kind, tensors=tensors, tied=_tied(model), resizable=resizable)
+    return ModelEntry(class_name=describe(model), tensors=tensors, tied=_tied(model), resizable=resizable)
+
+
+def describe(model: nn.Module) -> str:
+    """Return a model's class with its module."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
 def refuse_another(model: nn.Module, saved: ModelEntry) -> None:

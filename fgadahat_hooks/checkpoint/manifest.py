@@ -81,6 +81,7 @@ class Manifest(_Part):
     spec: dict[str, JsonValue]
     session: SessionEntry
     extra: ExtraEntry
+    about: dict[str, JsonValue] | None = None  # for looking at the run; loading it needs nothing of this
     sha256: _Digest
 
     def as_bytes(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +43,19 @@ class Contents(NamedTuple):
 
 
 # ------------------------------------------------------------------ there
-def save_session(runtime: Runtime, path: str | os.PathLike[str], extra: Mapping[str, Any] | None) -> None:
+def save_session(
+    runtime: Runtime,
+    path: str | os.PathLike[str],
+    extra: Mapping[str, Any] | None,
+    about: Callable[[], dict[str, Any]],
+) -> None:
     """Write all of a session into a folder; a crash at any point leaves the save that was there.
+
+    Args:
+        runtime: The session.
+        path: The folder.
+        extra: What belongs to the loop.
+        about: Returns, as JSON, what people look at when they look at the run.
 
     Raises:
         NoTaskError: The model has not been traced yet.
@@ -57,10 +68,10 @@ def save_session(runtime: Runtime, path: str | os.PathLike[str], extra: Mapping[
             "Leave that block first."
         )
     with runtime.alone():
-        _save(runtime, Path(path), extra)
+        _save(runtime, Path(path), extra, about)
 
 
-def _save(runtime: Runtime, path: Path, extra: Mapping[str, Any] | None) -> None:
+def _save(runtime: Runtime, path: Path, extra: Mapping[str, Any] | None, about: Callable[[], dict[str, Any]]) -> None:
     session, others = Writer(), Writer()
     state = dump_state(runtime)
     spec = state.pop("spec")
@@ -75,20 +86,27 @@ def _save(runtime: Runtime, path: Path, extra: Mapping[str, Any] | None) -> None
         "epoch": others.encode(runtime.draws.state, "epoch"),
     }
     _refuse([*session.problems, *others.problems])
+    looks = about()
     with folders.saving(path) as save:
         files = [save.tensors("session", session.tensors), save.tensors("extra", others.tensors)]
-        save.commit(_manifest(runtime, save, files, spec, parts, more).as_bytes())
+        save.commit(_manifest(runtime, save, files, spec, parts, more, looks).as_bytes())
         save.clean({file.name for file in files})
 
 
 def _manifest(
-    runtime: Runtime, save: Saving, files: list[Written], spec: Any, parts: dict[str, Any], more: dict[str, Any]
+    runtime: Runtime,
+    save: Saving,
+    files: list[Written],
+    spec: Any,
+    parts: dict[str, Any],
+    more: dict[str, Any],
+    about: dict[str, Any],
 ) -> Manifest:
     session, extra = (FileEntry(**file._asdict()) for file in files)
     return Manifest(
         format="fgadahat_hooks",
         version=1,
-        library=_library(),
+        library=library_version(),
         torch=str(torch.__version__),
         id=save.id,
         model=fingerprint(runtime),
@@ -96,11 +114,13 @@ def _manifest(
         spec=spec,
         session=SessionEntry(file=session, **parts),
         extra=ExtraEntry(file=extra, **more),
+        about=about,
         sha256="0" * 64,
     )
 
 
-def _library() -> str:
+def library_version() -> str:
+    """Return the installed version of this library."""
     try:
         return metadata.version("fgadahat-hooks")
     except metadata.PackageNotFoundError:  # run from a checkout
@@ -160,6 +180,15 @@ def read_extra(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any], Any, 
             "another copy of the folder."
         )
     return manifest.id, values, reader.decode(manifest.extra.random), reader.decode(manifest.extra.epoch)
+
+
+def read_plain_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what was saved beside the session as plain data, by name; the states of objects are left out.
+
+    Raises:
+        CheckpointError: The folder cannot be read; see `read_session`.
+    """
+    return {name: part["value"] for name, part in read_extra(path)[1].items() if not part["object"]}
 
 
 def _checked(folder: Path) -> Manifest:
