@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fgadahat_hooks.errors import BadCallError, MissingDependencyError
+from fgadahat_hooks.errors import BadCallError
+from fgadahat_hooks.progress import require, track
 
 if TYPE_CHECKING:
     from fgadahat_hooks import Task
@@ -32,8 +33,10 @@ def batches(
     total = _length(loader, num_batches)
     if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start <= total:
         raise BadCallError(f"Expected `start` to be a whole number from 0 to {total}, but got {start!r}.")
-    source = _with_progress(loader, total, str(task.id)) if progress else loader
-    return _drive(task, source, total, start)
+    if progress:
+        require("progress=True")
+        loader = track(loader, f"task {task.id}", total)
+    return _drive(task, loader, total, start)
 
 
 def _drive(task: Task, loader: Iterable[T], total: int, start: int) -> Iterator[T]:
@@ -64,14 +67,3 @@ def _length(loader: Iterable[Any], num_batches: int | None) -> int:
         f"Expected `num_batches` for a loader without a length ({type(loader).__name__}): the gates are annealed over "
         "the batches of an epoch. Pass task.batches(loader, num_batches=...)."
     )
-
-
-def _with_progress(loader: Iterable[T], total: int, label: str) -> Iterable[T]:
-    try:
-        from rich.progress import track
-    except ImportError as error:
-        raise MissingDependencyError("progress=True needs the package rich: pip install rich") from error
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return track(loader, description=label, total=total, console=console, disable=not console.is_terminal)

@@ -72,7 +72,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the table."""
-        parts = (_layer_lines(self), _regate_lines(self), _tensor_lines(self), _leak_lines(self))
+        tables = _table(layer_rows(self)), _table(tensor_rows(self))
+        parts = (tables[0], regate_lines(self), tables[1], leak_lines(self))
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -156,16 +157,18 @@ def _leaks(policies: Iterable[TensorPolicy], adjustment: AdjustmentSpec | None) 
 _SHOWN_PRODUCERS = 3
 
 
-def _layer_lines(plan: Plan) -> list[str]:
-    rows = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by (inputs)")]
+def layer_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """Return the table of gated layers, its heading first."""
+    rows: list[tuple[str, ...]] = [("layer", "type", "units", "gate", "inputs", "resolved", "fed by (inputs)")]
     rows += [
         (p.name, p.kind, str(p.units), _where(p), str(p.inputs), f"{p.resolved:.0%}", _producers(p))
         for p in plan.layers
     ]
-    return _table(rows)
+    return rows
 
 
-def _regate_lines(plan: Plan) -> list[str]:
+def regate_lines(plan: Plan) -> list[str]:
+    """Say behind which norms channels are gated once more; no line if there are none."""
     if not plan.regated:
         return []
     shown = [f"{name} ({share:.0%})" for name, share in list(plan.regated.items())[:_SHOWN_PRODUCERS]]
@@ -188,16 +191,18 @@ def _producers(layer: LayerPlan) -> str:
     return ", ".join(named) + (f" and {more} more" if more else "")
 
 
-def _tensor_lines(plan: Plan) -> list[str]:
-    rows = [("protection", "reason", "tensors", "parameters")]
+def tensor_rows(plan: Plan) -> list[tuple[str, ...]]:
+    """Return the table of tensors by protection and reason, its heading first and the sums last."""
+    rows: list[tuple[str, ...]] = [("protection", "reason", "tensors", "parameters")]
     for key in dict.fromkeys((t.protection, t.reason) for t in plan.tensors):
         mine = [t for t in plan.tensors if (t.protection, t.reason) == key]
         rows.append((*key, str(len(mine)), f"{sum(t.numel for t in mine if t.kind == 'parameter'):,}"))
     rows.append(("all", f"heads: {', '.join(plan.heads) or 'none'}", str(len(plan.tensors)), f"{plan.parameters:,}"))
-    return _table(rows)
+    return rows
 
 
-def _leak_lines(plan: Plan) -> list[str]:
+def leak_lines(plan: Plan) -> list[str]:
+    """Say whether finished tasks can change, and by what."""
     if not plan.leaks:
         return ["Finished tasks keep their outputs bit for bit."]
     return ["Finished tasks can change, because", *(f"  - {leak}" for leak in plan.leaks)]

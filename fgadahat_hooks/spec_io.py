@@ -34,6 +34,19 @@ def load_spec(path: str | os.PathLike[str] | Mapping[str, Any]) -> AttachSpec:
     """
     if isinstance(path, Mapping):
         return to_spec(path)
+    data = read_mapping(path)
+    try:
+        return to_spec(data)
+    except SpecError as error:
+        raise SpecError(error.problems, os.fspath(path)) from None
+
+
+def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a `.json`, `.yaml` or `.yml` file holds, as long as that is a mapping.
+
+    Raises:
+        SpecError: The file cannot be read, or holds something else.
+    """
     file = Path(path)
     read = _for_suffix(file, {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml})
     try:
@@ -43,9 +56,9 @@ def load_spec(path: str | os.PathLike[str] | Mapping[str, Any]) -> AttachSpec:
             raise SpecError(found)
         if not isinstance(data, dict):
             raise SpecError([Problem("", f"expected a mapping at the top, got {show(data)}.{_if_empty(data)}")])
-        return to_spec(data)
     except SpecError as error:
         raise SpecError(error.problems, str(file)) from None
+    return data
 
 
 def dump_spec(spec: AttachSpec, path: str | os.PathLike[str]) -> None:
@@ -59,7 +72,7 @@ def dump_spec(spec: AttachSpec, path: str | os.PathLike[str]) -> None:
         SpecError: The suffix is another one, the spec holds what a file cannot, or the file cannot be written.
     """
     file = Path(path)
-    write = _for_suffix(file, {".json": _write_json, ".yaml": _write_yaml, ".yml": _write_yaml})
+    write = _for_suffix(file, {".json": _write_json, ".yaml": yaml_text, ".yml": yaml_text})
     text = write(_as_data(to_spec(spec), file))
     try:
         file.write_text(text, encoding="utf-8")
@@ -183,7 +196,8 @@ def _write_json(data: dict[str, Any]) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def _write_yaml(data: dict[str, Any]) -> str:
+def yaml_text(data: dict[str, Any]) -> str:
+    """Write plain data as YAML, in the order given."""
     import yaml
 
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))

@@ -24,6 +24,7 @@ from fgadahat_hooks.errors import HeadNotFoundError, NoMatchError, TraceError, U
 from fgadahat_hooks.graph import UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import LayerType, layer_type_of
+from fgadahat_hooks.progress import Bar, progress
 from fgadahat_hooks.tracing.custom import has_own_forward
 from fgadahat_hooks.tracing.extend import extended
 from fgadahat_hooks.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
@@ -157,8 +158,11 @@ def _run(
     task made of it (a cache, a recurrent state): then the forward runs once more with all such tensors live.
     """
     mode = TaintMode(model, recorder)
+    leaves = [module for module in model.modules() if next(module.children(), None) is None]
+    label = f"tracing {type(model).__name__}"
     torch.clear_autocast_cache()
-    with untouched(model), HookSet.temporary() as hooks:
+    with untouched(model), HookSet.temporary() as hooks, progress(label, len(leaves)) as bar:
+        _count(hooks, bar, leaves)
         for name, module in model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):  # they take no hooks
                 _follow(hooks, mode, name, module)
@@ -166,10 +170,13 @@ def _run(
             hooks.forward_pre(module, partial(_step, recorder.walk, name))
         heads = _forward(mode, model, example_inputs)
         left = unused(recorder) if training else []
+        if left:
+            bar.restart(f"{label} in training mode")
         more = _forward_in_training(mode, model, example_inputs) if left else []
         if recorder.store.alive():
             recorder.store.forget(recorder.store.alive())
             recorder.begin_again()
+            bar.restart(f"{label} once more")
             _forward(mode, model, example_inputs)
             _ = _forward_in_training(mode, model, example_inputs) if left else []
     torch.clear_autocast_cache()
@@ -194,6 +201,17 @@ def _forward_in_training(mode: TaintMode, model: nn.Module, example_inputs: Exam
     with in_training(model), keeping_evaluation(mode.recorder), suppress(TraceError):
         return _forward(mode, model, example_inputs)
     return []
+
+
+def _count(hooks: HookSet, bar: Bar, leaves: Sequence[nn.Module]) -> None:
+    """Let a bar that is seen count the modules that have run."""
+
+    def ran(*_: Any) -> None:
+        bar.advance()
+
+    for module in leaves if bar.visible else ():
+        if not isinstance(module, torch.jit.ScriptModule):
+            hooks.forward(module, ran)
 
 
 def _step(walk: Walk, name: str, *_: Any) -> None:

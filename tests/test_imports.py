@@ -18,6 +18,7 @@ HEAVY = (
     "torchmetrics",
     "torchvision",
     "transformers",
+    "triton",
     "yaml",
 )
 

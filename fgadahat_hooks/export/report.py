@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fgadahat_hooks.export.choose import Cut
 from fgadahat_hooks.export.shrink import count, widths
@@ -67,6 +66,8 @@ class ExportReport:
 
 def flops(model: nn.Module, inputs: ExampleInputs) -> int:
     """Return the floating-point operations of one forward, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings triton
+
     counter = FlopCounterMode(display=False)
     with untouched(model), counter:
         run_example(model, own_copy(inputs))

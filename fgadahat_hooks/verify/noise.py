@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.verify.blame import Change, blame
 from fgadahat_hooks.verify.entries import gated_entries, other_entries
@@ -16,22 +17,22 @@ from fgadahat_hooks.verify.report import Tasks, VerifyReport
 from fgadahat_hooks.verify.scratch import Logits, changed, logits, seeded
 
 
-def overwrite_free(scratch: Runtime, inputs: Any) -> VerifyReport:
-    """Overwrite all that is free on a copy, and report whose logits that changes."""
+def overwrite_free(scratch: Runtime, inputs: Any, bar: Bar = NO_BAR) -> VerifyReport:
+    """Overwrite all that is free on a copy, and report whose logits that changes; a step of the bar per task, twice."""
     with seeded(), torch.no_grad():
         shake(scratch)
-        before = logits(scratch, inputs)
+        before = logits(scratch, inputs, bar)
         entries = list(_free_entries(scratch))
         changes = [Change(name, tensor, tensor.clone(), _noisy(tensor, free)) for name, tensor, free in entries]
-        look = partial(_look, scratch, inputs, before)
+        look = partial(_look, scratch, inputs, before, bar)
         leaks = blame(changes, look)
     free = sum(int(free.sum()) for _, _, free in entries)
     total = sum(tensor.numel() for _, tensor, _ in entries)
     return VerifyReport(tuple(before), free, total - free, leaks)
 
 
-def _look(scratch: Runtime, inputs: Any, before: Logits) -> Tasks:
-    return changed(before, logits(scratch, inputs))
+def _look(scratch: Runtime, inputs: Any, before: Logits, bar: Bar) -> Tasks:
+    return changed(before, logits(scratch, inputs, bar))
 
 
 def shake(scratch: Runtime) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, LeakError
+from fgadahat_hooks.progress import Bar, progress
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.verify.noise import overwrite_free
 from fgadahat_hooks.verify.report import VerifyReport
@@ -45,10 +46,12 @@ def verify(
     with torch.inference_mode(False):
         with runtime.alone():
             scratch = scratch_of(runtime)
-        report = replace(overwrite_free(scratch, inputs), by_choice=by_choice)
-        if report.leaks:
-            raise LeakError(f"{report}\nPolicies: {_shared(runtime, report)}")
-        return report if optimizer is None else _trained(runtime, inputs, report, optimizer, steps)
+        count = len(scratch.state.records) * 2
+        with progress("verifying", count if optimizer is None else 2 * count + 2) as bar:
+            report = replace(overwrite_free(scratch, inputs, bar), by_choice=by_choice)
+            if report.leaks:
+                raise LeakError(f"{report}\nPolicies: {_shared(runtime, report)}")
+            return report if optimizer is None else _trained(runtime, inputs, report, optimizer, steps, bar)
 
 
 def _check(optimizer: Any, steps: Any) -> None:
@@ -62,14 +65,16 @@ def _check(optimizer: Any, steps: Any) -> None:
         raise BadCallError(f"Expected `steps` to be a whole number of at least 1, but got {steps!r}.")
 
 
-def _trained(runtime: Runtime, inputs: Any, report: VerifyReport, optimizer: MakeOptimizer, steps: int) -> VerifyReport:
+def _trained(
+    runtime: Runtime, inputs: Any, report: VerifyReport, optimizer: MakeOptimizer, steps: int, bar: Bar
+) -> VerifyReport:
     """Add what scratch tasks show.
 
     Raises:
         LeakError: They changed a finished task, or moved what is protected.
         OptimizerError: The optimizer was refused, and changed nothing that is protected.
     """
-    leaks, training, refused = learn_scratch_tasks(runtime, inputs, optimizer, steps)
+    leaks, training, refused = learn_scratch_tasks(runtime, inputs, optimizer, steps, bar)
     policies = {p.name: f"{p.protection} ({p.reason})" for p in runtime.policies if p.name in leaks}
     report = replace(report, leaks=leaks, training=training, policies=policies)
     if leaks:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fgadahat_hooks.callbacks.base import Callback, CallbackList
 from fgadahat_hooks.export.plain import results
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.random_states import random_state, set_random_state
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.state import TaskId, TaskRecord, TaskState
@@ -55,14 +56,15 @@ def seeded() -> Iterator[None]:
         set_random_state(before)
 
 
-def logits(scratch: Runtime, inputs: Any) -> Logits:
-    """Return what every finished task puts out, in evaluation mode."""
+def logits(scratch: Runtime, inputs: Any, bar: Bar = NO_BAR) -> Logits:
+    """Return what every finished task puts out, in evaluation mode; each is a step of the bar."""
     out: Logits = {}
     with seeded(), untouched(scratch.model):
         for task in scratch.state.records:
             with scratch.using(task):
                 found = output_tensors(run_example(scratch.model, own_copy(inputs)))
                 out[task] = [t.clone() for t in found]
+            bar.advance()
     return out
 
 

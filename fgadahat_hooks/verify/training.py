@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +17,13 @@ from fgadahat_hooks.callbacks import GradientAdjustCallback
 from fgadahat_hooks.callbacks.base import optimizer_parameters
 from fgadahat_hooks.errors import BadCallError, OptimizerError
 from fgadahat_hooks.guard import OptimizerGuard
+from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.runtime import Runtime
 from fgadahat_hooks.task import Task
 from fgadahat_hooks.verify.blame import Change, blame, put_back
 from fgadahat_hooks.verify.entries import gated_entries, other_entries
 from fgadahat_hooks.verify.report import Tasks, TrainingReport
-from fgadahat_hooks.verify.scratch import changed, logits, scratch_of, seeded
+from fgadahat_hooks.verify.scratch import Logits, changed, logits, scratch_of, seeded
 from fgadahat_hooks.verify.steps import ScratchSteps, own_groups
 
 _ELSEWHERE = "(something that is neither a parameter nor a buffer)"
@@ -51,9 +53,11 @@ class _Watched(NamedTuple):
 
 
 def learn_scratch_tasks(
-    runtime: Runtime, inputs: Any, make: Callable[[list[dict[str, Any]]], Optimizer], steps: int
+    runtime: Runtime, inputs: Any, make: Callable[[list[dict[str, Any]]], Optimizer], steps: int, bar: Bar = NO_BAR
 ) -> Found:
     """Learn two tasks on a copy, with one optimizer that keeps its state from the first to the second.
+
+    Each finished task, before and after, and each scratch task is a step of the bar.
 
     Returns:
         For each leaking tensor the tasks whose logits it changed; the report; and the error by which a step was
@@ -64,22 +68,22 @@ def learn_scratch_tasks(
         scratch = scratch_of(runtime, adjusting)
     hard = any(callback.hard for callback in adjusting)
     with closing(scratch.hooks):
-        before = logits(scratch, inputs)
+        before = logits(scratch, inputs, bar)
         with torch.no_grad():
             watched = list(_watched(scratch, hard))
         with seeded(), torch.enable_grad():
             OptimizerGuard(scratch)
-            report, refused = _learn(scratch, runtime, inputs, make, steps)
+            report, refused = _learn(scratch, runtime, inputs, make, steps, bar)
         if not report.moved and refused is None:
             raise BadCallError(
                 f"Expected an optimizer that trains, but {report.optimizer} moved nothing in {steps} step(s): nothing "
                 "would be proved. Give it a learning rate above 0, or more steps."
             )
-        return _compare(scratch, inputs, before, watched, report, refused)
+        return _compare(partial(logits, scratch, inputs, bar), before, watched, report, refused)
 
 
 def _learn(
-    scratch: Runtime, runtime: Runtime, inputs: Any, make: Callable[..., Any], steps: int
+    scratch: Runtime, runtime: Runtime, inputs: Any, make: Callable[..., Any], steps: int, bar: Bar
 ) -> tuple[TrainingReport, OptimizerError | None]:
     """Learn the two tasks; count what the steps moved, task by task."""
     optimizer: Optimizer | None = None
@@ -92,6 +96,7 @@ def _learn(
                 own = [(p, p.detach().clone()) for p in scratch.model.parameters()]
                 ScratchSteps(scratch, task, optimizer, inputs).run(steps)
                 moved = max(moved, sum(int(_differ(p, before).sum()) for p, before in own))
+            bar.advance()
         except OptimizerError as error:
             refused = error
             break
@@ -145,9 +150,8 @@ def _watched(scratch: Runtime, hard: bool) -> Iterator[_Watched]:
 
 
 def _compare(
-    scratch: Runtime,
-    inputs: Any,
-    before: dict[Any, list[Tensor]],
+    outputs: Callable[[], Logits],
+    before: Logits,
     watched: list[_Watched],
     report: TrainingReport,
     refused: OptimizerError | None,
@@ -155,7 +159,7 @@ def _compare(
     """Say which tensors leak."""
 
     def look() -> Tasks:
-        now = logits(scratch, inputs)
+        now = outputs()
         return changed(before, {task: now[task] for task in before})
 
     with torch.no_grad():

@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Protocol
 
+from fgadahat_hooks.progress import progress
 from tests.zoo.sweep.row import Row, file_of, fingerprint, load
 from tests.zoo.sweep.subject import Subject
 
@@ -122,17 +123,12 @@ def _progress(total: int) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield _print_line
         return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("models", total=total)
+    with progress("models", total) as bar:
 
         def tell(row: Row) -> None:
-            bar.update(task, advance=1, description=row.name)
+            bar.advance()
             if not row.passed:
-                bar.console.print(_line(row), markup=False)
+                _print_line(row)
 
         yield tell
 

@@ -1,0 +1,50 @@
+"""The commands, put together. Each has its file; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fgadahat_hooks.cli.convert import convert
+from fgadahat_hooks.cli.inspect import inspect
+from fgadahat_hooks.cli.plan import plan
+from fgadahat_hooks.cli.report import report
+from fgadahat_hooks.cli.schema import schema
+from fgadahat_hooks.cli.told import ToldGroup
+from fgadahat_hooks.cli.validate import validate
+
+app = typer.Typer(
+    cls=ToldGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import fgadahat_hooks
+
+        typer.echo(f"fgadahat-hooks {fgadahat_hooks.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, not its message alone.")
+    ] = False,
+) -> None:
+    """Hard-attention-to-the-task gates for your own model: check specs, look at plans and at saved runs.
+
+    Exit status: 0 all is well, 2 the call or the spec is wrong, 1 anything else.
+    """
+
+
+for command in (schema, validate, plan, inspect, report, convert):
+    app.command()(command)

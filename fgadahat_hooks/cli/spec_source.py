@@ -1,0 +1,26 @@
+"""The spec that a command is given: a file, or a preset by its name."""
+
+from __future__ import annotations
+
+from fgadahat_hooks.errors import BadCallError
+from fgadahat_hooks.presets import preset
+from fgadahat_hooks.spec import AttachSpec
+from fgadahat_hooks.spec_io import load_spec
+
+PRESET = "preset:"
+
+
+def read_spec(source: str) -> AttachSpec:
+    """Return the spec that `FILE`, `preset:NAME` or `preset:NAME,TASKS` stands for.
+
+    Raises:
+        SpecError: The file has problems.
+        UnknownNameError: There is no such preset.
+        BadCallError: The number of tasks is none.
+    """
+    if not source.startswith(PRESET):
+        return load_spec(source)
+    name, comma, tasks = source.removeprefix(PRESET).partition(",")
+    if comma and not tasks.isdecimal():
+        raise BadCallError(f"Expected a number of tasks, but got {tasks!r}. Write it as preset:{name},20.")
+    return preset(name, tasks=int(tasks)) if comma else preset(name)

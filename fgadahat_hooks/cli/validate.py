@@ -1,0 +1,38 @@
+"""`fgadahat-hooks validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fgadahat_hooks.cli.consoles import out
+from fgadahat_hooks.cli.told import WRONG, tell
+from fgadahat_hooks.errors import SpecError
+
+
+def validate(
+    specs: Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Specs: .yaml, .yml or .json files.")],
+) -> None:
+    """Check specs; tell all problems of all files.
+
+    **Examples**
+
+    - `fgadahat-hooks validate spec.yaml`
+
+    - `fgadahat-hooks validate specs/*.yaml`
+    """
+    from fgadahat_hooks.spec_io import load_spec
+
+    bad = 0
+    for path in specs:
+        try:
+            load_spec(path)
+        except SpecError as error:
+            tell(error)
+            bad += 1
+        else:
+            out().print(f"ok  {path}", soft_wrap=True)
+    if bad:
+        raise typer.Exit(WRONG)
