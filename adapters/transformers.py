@@ -234,7 +234,7 @@ class TaskCallback(TrainerCallback):
         scheduler.lr_lambdas.append(scheduler.lr_lambdas[0])
 
     def _tell_labels(self, model: nn.Module) -> None:
-        """Tell the model's config how many labels this task has, until the task ends: the models' losses ask it."""
+        """Tell the model how many labels this task has, until the task ends: the losses ask its config, or itself."""
         config = getattr(model, "config", None)
         heads = [model.get_submodule(name) for name in self._session.graph.heads]
         sizes = ("out_features", "out_channels", "nf")  # of linear layers, convolutions and the library's own Conv1D
@@ -244,6 +244,9 @@ class TaskCallback(TrainerCallback):
             for name in ("id2label", "label2id"):
                 self._task.hooks.undo(setattr, config, name, getattr(config, name))
             setattr(config, "num_labels", labels)  # noqa: B010 - a config of any kind
+        if labels is not None and getattr(model, "num_labels", labels) != labels:
+            self._task.hooks.undo(setattr, model, "num_labels", model.num_labels)
+            setattr(model, "num_labels", labels)  # noqa: B010 - models of text copy it when they are made
 
     def _refuse(self, args: TrainingArguments, model: nn.Module) -> None:
         if model is not self._session.model:

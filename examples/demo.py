@@ -4,7 +4,8 @@ scikit-learn's handwritten digits (real scans, 1,797 of them, shipped with the p
 classes each: 0 or 1, 2 or 3, ... The model is `torchvision.models.resnet18(weights=None)`. The optimizer is AdamW
 with weight decay in all three runs.
 
-Run it with `make demo`, or `python examples/demo.py`.
+Run it with `make demo`, or `python examples/demo.py`. What FG-AdaHAT did is then in `build/demo/report.html`, and its
+session in `build/demo/run`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ import fgadahat_hooks as fh
 
 TASKS = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)]
 NAMES = [f"{a} or {b}" for a, b in TASKS]
+FOLDER = Path("build/demo")
 
 
 @dataclass
@@ -40,11 +43,13 @@ class Result:
         after: `after[k][j]`, accuracy on task j after training task k.
         capacity: Network capacity at the end, None where there is no such thing.
         identical: Whether all earlier tasks' logits were bit-identical at the end.
+        session: The session at the end, None without gates.
     """
 
     after: list[list[float]] = field(default_factory=list)
     capacity: float | None = None
     identical: bool | None = None
+    session: fh.Session | None = None
 
     @property
     def average(self) -> float:
@@ -145,7 +150,7 @@ def with_gates(spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Ca
                 now.append(logits(model, test))
         result.after.append([accuracy(outputs, test) for outputs, test in zip(now, tasks, strict=False)])
         recorded.append(now[-1])
-    result.capacity = session.capacity()
+    result.capacity, result.session = session.capacity(), session
     result.identical = all(torch.equal(a, b) for a, b in zip(recorded, now, strict=True))
     return result
 
@@ -174,6 +179,17 @@ def show(console: Console, results: dict[str, Result], seconds: float) -> None:
     console.print(f"Took {seconds:.0f} s.", style="dim")
 
 
+def keep(result: Result, folder: Path) -> Path:
+    """Prove that nothing leaks, save the session with its accuracies, and write the report of both."""
+    session = result.session
+    if session is None:
+        raise ValueError("Expected a result of a method with gates, but got one without. Keep another one.")
+    session.model.eval()
+    session.verify()
+    session.save(folder / "run", extra={"accuracy": result.after})
+    return fh.report(folder / "run", folder / "report.html")
+
+
 def main() -> None:
     """Train the three ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,6 +214,7 @@ def main() -> None:
                 console.print(f"training {method} ...")
             results[method] = run(tasks, options.epochs, lambda bar=bar: progress.advance(bar))  # type: ignore[misc]
     show(console, results, time.perf_counter() - start)
+    console.print(f"The run of FG-AdaHAT, in a browser: {keep(results['FG-AdaHAT'], FOLDER)}", highlight=False)
 
 
 if __name__ == "__main__":

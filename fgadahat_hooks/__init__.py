@@ -16,6 +16,7 @@ from fgadahat_hooks.importance import Measure, register_measure
 from fgadahat_hooks.loading import load
 from fgadahat_hooks.plan import Plan, plan
 from fgadahat_hooks.presets import preset
+from fgadahat_hooks.report import report
 from fgadahat_hooks.session import Session
 from fgadahat_hooks.spec import AttachSpec
 from fgadahat_hooks.spec_io import dump_spec, json_schema, load_spec
@@ -51,4 +52,5 @@ __all__ = [
     "preset",
     "register_measure",
     "registry",
+    "report",
 ]

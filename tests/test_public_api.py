@@ -38,6 +38,7 @@ ALSO = (
     "VerifyReport",
     "dump_spec",
     "json_schema",
+    "report",
 )
 """What stands at the root beside that: the types that the calls return, and what users catch."""
 

@@ -25,6 +25,7 @@ from fgadahat_hooks.adapters.lightning.figures import Figures
 from fgadahat_hooks.adapters.lightning.gate_groups import GateGroups
 from fgadahat_hooks.adapters.lightning.loss import add_to_gradients, add_to_loss
 from fgadahat_hooks.adapters.lightning.part import PartCallback
+from fgadahat_hooks.adapters.lightning.pictures import check_pictures, send
 from fgadahat_hooks.errors import BadCallError
 
 
@@ -46,6 +47,7 @@ class TaskCallback(Callback):
         num_batches: Number of batches over which the gates are annealed, over and over; those of an epoch when left
             out. Needed if the train dataloader has no length.
         log: Log figures of the task to the Trainer's loggers, every `log_every_n_steps`.
+        plots: Send the plots of the run to TensorBoard when the task has ended; needs the extra `plot`.
 
     Raises:
         BadCallError: An argument is not what was expected.
@@ -63,6 +65,7 @@ class TaskCallback(Callback):
         gate_lr: float | None = None,
         num_batches: int | None = None,
         log: bool = True,
+        plots: bool = False,
     ) -> None:
         """Change nothing yet."""
         check_options(session, eval_tasks, gate_lr, num_batches)
@@ -72,6 +75,7 @@ class TaskCallback(Callback):
         self._gate_lr = gate_lr
         self._num_batches = num_batches
         self._log = log
+        self._plots = plots
         self._evaluation = EvaluationTasks(session, task, eval_tasks)
         self._forget()
 
@@ -89,7 +93,9 @@ class TaskCallback(Callback):
         Raises:
             CapabilityError: The Trainer's strategy splits parameters, its Tuner puts callbacks aside, or a measure
                 cannot be computed on this model.
-            BadCallError: The session is not one of this LightningModule, or the task is not named.
+            BadCallError: The session is not one of this LightningModule, the task is not named, or no logger takes
+                the plots that are asked for.
+            MissingDependencyError: Plots are asked for, and matplotlib is not installed.
             DuplicateNameError: The session has a callback of its own for what one in the Trainer's list does.
         """
         check_world(trainer, pl_module, self.session)
@@ -99,6 +105,8 @@ class TaskCallback(Callback):
         check_finders(trainer)
         if self.task is None:
             raise BadCallError('Expected a task to fit. Pass TaskCallback(session, task="...").')
+        if self._plots:
+            check_pictures(trainer)
         others = [c for c in trainer.callbacks if isinstance(c, PartCallback)]  # type: ignore[attr-defined]
         self.session.add_callbacks([part.core for part in others if part.session is self.session])
         check_measures(trainer, pl_module, self.session)
@@ -171,12 +179,14 @@ class TaskCallback(Callback):
 
     # ---------------------------------------------------------------- end
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the task; after `fast_dev_run` forget it."""
-        self._end(keep=not trainer.fast_dev_run)  # type: ignore[attr-defined]
+        """End the task, and send its plots; after `fast_dev_run` forget it."""
+        if self._end(keep=not trainer.fast_dev_run) and self._plots:  # type: ignore[attr-defined]
+            send(trainer, self.session)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End a task that a checkpoint had trained to its end; forget one that was never trained."""
-        self._end(keep=self._running is not None and self._running.steps > 0)
+        if self._end(keep=self._running is not None and self._running.steps > 0) and self._plots:
+            send(trainer, self.session)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Roll the task back; checkpoints that are written after this still hold it."""
@@ -190,7 +200,8 @@ class TaskCallback(Callback):
         self._evaluation.leave()
         self._end(keep=False)
 
-    def _end(self, keep: bool) -> None:
+    def _end(self, keep: bool) -> bool:
+        """Leave the task if one is running; return whether one has ended and is kept."""
         task, prepared, groups = self._running, self._prepared, self._groups
         self._running, self._prepared, self._groups = None, None, []
         for group in groups:
@@ -199,6 +210,7 @@ class TaskCallback(Callback):
             prepared.drop()
         if task is not None:
             task.__exit__(None, None, None) if keep else task.drop()
+        return keep and task is not None
 
     # ---------------------------------------------------------------- checkpoints
     @property

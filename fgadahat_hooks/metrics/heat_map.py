@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from fgadahat_hooks.metrics.plotted import pyplot
+from fgadahat_hooks.plots.heat_map import draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-DARK = 0.5
-"""Below this value a cell is dark, and its text white."""
 
 
 def square(values: Tensor | Sequence[Tensor]) -> Tensor:
@@ -45,14 +43,7 @@ def heat_map(
         MissingDependencyError: matplotlib is not installed.
     """
     figure, axes = pyplot().subplots() if ax is None else (None, ax)
-    axes.imshow(matrix.numpy(), vmin=0, vmax=1)
-    axes.set_xlabel(columns)
-    axes.set_ylabel(rows)
-    axes.set_xticks(range(len(matrix)), [str(label) for label in labels], rotation=45)
-    axes.set_yticks(range(len(matrix)), [str(label) for label in labels])
-    if add_text:
-        for row, column in (~matrix.isnan()).nonzero().tolist():
-            value = float(matrix[row, column])
-            color = "white" if value < DARK else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize="small")
+    names = [str(label) for label in labels]
+    draw(axes, matrix, (names, names), number="{:.2f}".format if add_text else None)
+    axes.set(xlabel=columns, ylabel=rows)
     return figure, axes

@@ -1,0 +1,63 @@
+"""Which units the tasks use, and which of them together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from fgadahat_hooks.plots.canvas import place, plain
+from fgadahat_hooks.plots.has_tasks import has_tasks
+from fgadahat_hooks.plots.heat_map import draw
+from fgadahat_hooks.run_source import Source
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def mask_use(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draw which share of each layer's units each task uses, in percent.
+
+    Args:
+        source: A session, a summary, or the folder of a saved run.
+        ax: Where to draw; a new figure when left out.
+
+    Returns:
+        The figure and the axes.
+
+    Raises:
+        BadCallError: No task has ended.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    run = has_tasks(source)
+    use, names = run.unit_use(), [str(task) for task in run.tasks]
+    values = torch.tensor([[use[layer][task] for task in run.tasks] for layer in run.layers])
+    figure, axes = place(ax, 3 + 0.5 * len(names), 1.4 + 0.28 * min(len(run.layers), 60))
+    draw(axes, values, (list(run.layers), names))
+    plain(axes)
+    axes.set_title("units used, % of the layer's", fontsize="small", loc="left")
+    return figure, axes
+
+
+def mask_overlap(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """Draw which share of a task's units each other task uses, too, in percent.
+
+    Args:
+        source: A session, a summary, or the folder of a saved run.
+        ax: Where to draw; a new figure when left out.
+
+    Returns:
+        The figure and the axes.
+
+    Raises:
+        BadCallError: Fewer than two tasks have ended.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    run = has_tasks(source, 2)
+    names = [str(task) for task in run.tasks]
+    figure, axes = place(ax, 2.2 + 0.55 * len(names), 1.6 + 0.4 * len(names))
+    draw(axes, run.overlap(), (names, names))
+    plain(axes)
+    axes.set(xlabel="are used by, %", ylabel="of the units of")
+    return figure, axes

@@ -1,0 +1,72 @@
+"""Which values go into which chart; None where a run has nothing to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from torch import Tensor
+
+from fgadahat_hooks.outcome import Outcome
+from fgadahat_hooks.report.histogram import histogram
+from fgadahat_hooks.report.line_chart import Series, line_chart
+from fgadahat_hooks.report.pairs_chart import pairs_chart
+from fgadahat_hooks.report.words import percent
+from fgadahat_hooks.summary import RunSummary
+
+MAX_PAIRS = 24
+"""More tasks than these are drawn as lines."""
+
+
+def learning_chart(found: Outcome | None, names: Sequence[str]) -> Markup | None:
+    """Draw each task's accuracy when it was learnt and at the end."""
+    if found is None:
+        return None
+    if len(found.learnt) <= MAX_PAIRS:
+        return pairs_chart(found, names)
+    means = (percent(found.learning_accuracy), percent(found.average_accuracy))
+    said = f"{len(found.learnt)} tasks; {means[0]} % when learnt, {means[1]} % at the end."
+    lines = (Series("when learnt", found.learnt), Series("at the end", found.end))
+    return line_chart("Accuracy of each task when learnt, and at the end", said, lines, "task")
+
+
+def capacity_chart(run: RunSummary) -> Markup | None:
+    """Draw network capacity and the share of units in use over the tasks."""
+    if not run.tasks or not run.layers:
+        return None
+    capacities = (run.capacity.get(task) for task in run.tasks)
+    capacity = tuple(math.nan if value is None else value for value in capacities)
+    used = run.use_after()
+    ends = (percent(capacity[-1]), percent(used[-1]))
+    said = f"After {len(used)} tasks the network capacity is {ends[0]} %, and {ends[1]} % of the units are used."
+    lines = (Series("network capacity", capacity), Series("units used", used))
+    return line_chart("Network capacity and units used over the tasks", said, lines, "tasks learnt")
+
+
+@dataclass(frozen=True)
+class ImportanceRow:
+    """One layer's importances: a picture, and three numbers."""
+
+    layer: str
+    picture: Markup
+    median: float
+    mean: float
+    top: float
+    right: float
+    """Importance at the right end of every picture."""
+
+
+def importance_rows(run: RunSummary) -> list[ImportanceRow]:
+    """Return a row a layer of the importances as the summation strategy added them up; none without any."""
+    values = {name: value.double() for name, value in run.summed_importance.items() if value.numel()}
+    if not values or not run.tasks:
+        return []
+    top = max(float(value.max()) for value in values.values())
+    return [_row(name, value, top) for name, value in values.items()]
+
+
+def _row(name: str, value: Tensor, top: float) -> ImportanceRow:
+    numbers = (float(value.median()), float(value.mean()), float(value.max()))
+    return ImportanceRow(name, histogram(name, value, top), *numbers, top)

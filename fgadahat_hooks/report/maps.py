@@ -1,0 +1,50 @@
+"""Which values go into which heat map; None where a run has nothing to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fgadahat_hooks.report.heat_map import HeatMap
+from fgadahat_hooks.summary import RunSummary
+
+
+def accuracy_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
+    """Return accuracy on each task after learning each."""
+    if run.accuracy is None or not names or bool(run.accuracy.isnan().all()):
+        return None
+    values = run.accuracy.tolist()
+    return HeatMap("Accuracy in %", "after learning", "task", names, names, values, digits=1)
+
+
+def use_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
+    """Return which share of each layer's units each task uses."""
+    if not names or not run.layers:
+        return None
+    use = run.unit_use()
+    values = [[*use[layer].values(), _any_use(run, layer)] for layer in run.layers]
+    columns = [*names, "any task"]
+    return HeatMap("Units used, in % of the layer's", "layer", "task", list(run.layers), columns, values)
+
+
+def _any_use(run: RunSummary, layer: str) -> float:
+    masks = torch.stack([run.masks[task][layer] for task in run.tasks])
+    return float(masks.any(0).double().mean())
+
+
+def overlap_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
+    """Return which share of a task's units another uses, too."""
+    if len(names) < 2 or not run.layers:
+        return None
+    return HeatMap("Units shared, in % of the row's", "of the units of", "task", names, names, run.overlap().tolist())
+
+
+def rate_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
+    """Return the mean rate of each gated weight when each task had ended; biases are left out."""
+    known = dict.fromkeys(name for rates in run.rates.values() for name in rates if not name.endswith("bias"))
+    if not known:
+        return None
+    values = [[run.rates.get(task, {}).get(name, math.nan) for task in run.tasks] for name in known]
+    return HeatMap("Mean adjustment rate in %", "weight", "task", list(known), names, values)
