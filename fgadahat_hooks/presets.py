@@ -21,7 +21,7 @@ _GRADIENT = {"apply_to": "gradient"}
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "hat": {**_ROOM, "adjustment": _HARD},
-    "adahat": {**_ROOM, "adjustment": {"mode": "adahat", "intensity": 1e-2, "epsilon": 0.1}},
+    "adahat": {**_ROOM, "adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}},
     "fg_adahat": {**_ROOM, "importance": _CONTRIBUTION, "adjustment": {**_FINE, "intensity": 3e-2}},
     "hat_published": {"gates": {"s_max": 400.0}, "regularization": {"factor": 0.75}, "adjustment": _HARD},
     "adahat_published": {
@@ -40,9 +40,10 @@ def preset(name: str, *, tasks: int = 10) -> AttachSpec:
     """Return a ready spec.
 
     The first three leave room for later tasks: each task may take `1/tasks` of every layer's units free of charge
-    (`regularization.budget`), gates stay soft for longer (`gates.annealing_power`), and rates scale updates. The
-    documentation's page of results has what that brings on permuted Fashion-MNIST. The others are as in the papers:
-    rates scale gradients, which is meant for Adam.
+    (`regularization.budget`), gates stay soft for longer (`gates.annealing_power`), and rates scale updates. On ten
+    tasks of permuted Fashion-MNIST they reach 79.7 % (`hat`, forgetting exactly 0), 79.9 % (`adahat`) and 80.1 %
+    (`fg_adahat`) where a network for each task reaches 82.3 %; the documentation's page of results has all of it. The
+    others are as in the papers: rates scale gradients, which is meant for Adam. There they reach 66, 74 and 70 %.
 
     Args:
         name: `hat` (nothing is ever forgotten, bit for bit; start here), `fg_adahat` (soft, by importance), `adahat`

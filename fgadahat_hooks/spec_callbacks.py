@@ -5,9 +5,10 @@ The papers are cited as in `fgadahat_hooks.spec`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fgadahat_hooks import registry
 from fgadahat_hooks.errors import FgadahatError
@@ -138,6 +139,13 @@ SummationSpec = Annotated[
 """How the importance of finished tasks adds up."""
 
 
+def _with_published(values: Any, intensity: float) -> Any:
+    """Let a rate on the gradient have the papers' intensity where none is given: on the update it would do nothing."""
+    if isinstance(values, Mapping) and values.get("apply_to") == "gradient":
+        return {"intensity": intensity, **values}
+    return values
+
+
 class FGAdaHAT(Block):
     """FG-AdaHAT: the rate falls with the importance of the units a weight connects, FG-AdaHAT Eq. 2."""
 
@@ -145,9 +153,9 @@ class FGAdaHAT(Block):
 
     mode: Literal["fg_adahat"] = Field(default="fg_adahat", description="FG-AdaHAT Eq. 2.")
     intensity: Positive = Field(
-        default=1.5e-7,
-        description="Adjustment intensity alpha; in units of c times importance. FG-AdaHAT Eq. 2; the default is the "
-        "authors' of 2026 for Adam with lr 1e-3, other optimizers need a larger one.",
+        default=3e-2,
+        description="Adjustment intensity alpha; in units of c times importance. FG-AdaHAT Eq. 2. With apply_to: "
+        "gradient the default is 1.5e-7, the authors' of 2026 for Adam with lr 1e-3; other optimizers need a larger one.",
     )
     scheduler: Literal["linear_sparsity_reg", "sparsity_reg", "summative_mask_sparsity_reg"] = Field(
         default="linear_sparsity_reg",
@@ -174,6 +182,11 @@ class FGAdaHAT(Block):
     )
     apply_to: ApplyTo = Field(default="update", description=_APPLY_TO)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, values: Any) -> Any:
+        return _with_published(values, 1.5e-7)
+
 
 class AdaHAT(Block):
     """AdaHAT and its two ablations: the rate falls with the number of tasks that used a weight's units."""
@@ -186,12 +199,19 @@ class AdaHAT(Block):
         "'adahat_no_reg': no sparsity in the strength.",
     )
     intensity: Positive = Field(
-        default=1e-6, description="Adjustment intensity alpha; in units of task counts. AdaHAT Eq. 9 and its default."
+        default=1e-3,
+        description="Adjustment intensity alpha; in units of task counts. AdaHAT Eq. 9. With apply_to: gradient the "
+        "default is 1e-6, the paper's.",
     )
     epsilon: Positive = Field(
         default=0.1, description="Added to the sparsity R of a layer; no unit (R is 0 to 1). AdaHAT Eq. 9."
     )
     apply_to: ApplyTo = Field(default="update", description=_APPLY_TO)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, values: Any) -> Any:
+        return _with_published(values, 1e-6)
 
 
 class HAT(Block):

@@ -84,11 +84,15 @@ def ada_not_early(rows: Rows) -> tuple[str, bool]:
     return "after 5 tasks " + _points(gap), gap.low <= 0
 
 
-def ada_trades(rows: Rows) -> tuple[str, bool]:
-    """AdaHAT gains learning accuracy and loses stability against HAT."""
-    learning = _difference(rows, "adahat", "hat", "learning_accuracy")
-    transfer = _difference(rows, "adahat", "hat", "backward_transfer")
-    return f"learning {_points(learning)}, BWT {_points(transfer)}", learning.low > 0 and transfer.high < 0
+def trades(ada: str, hat: str) -> Callable[[Rows], tuple[str, bool]]:
+    """Return a judge of: AdaHAT gains learning accuracy and loses stability against HAT."""
+
+    def judge(rows: Rows) -> tuple[str, bool]:
+        learning = _difference(rows, ada, hat, "learning_accuracy")
+        transfer = _difference(rows, ada, hat, "backward_transfer")
+        return f"learning {_points(learning)}, BWT {_points(transfer)}", learning.low > 0 and transfer.high < 0
+
+    return judge
 
 
 def fine_tuning_worst(rows: Rows) -> tuple[str, bool]:
@@ -124,15 +128,17 @@ def near_independent(rows: Rows) -> tuple[str, bool]:
     return _points(gap), gap.mean >= -0.03
 
 
+NEAR = Claim("Aim: `hat_preset` within 3 points of `independent`", ("hat_preset", "independent"), near_independent)
 AIMS = {
     "A": (
         Claim("Aim: `hat_preset` reaches 79 %", ("hat_preset",), reaches("hat_preset", 79)),
         Claim("Aim: `fg_icu_update` reaches 80 %", ("fg_icu_update",), reaches("fg_icu_update", 80)),
-        Claim("Aim: `hat_preset` within 3 points of `independent`", ("hat_preset", "independent"), near_independent),
+        NEAR,
     ),
     "B": (
         Claim("Aim: `hat_preset` reaches 77 %", ("hat_preset",), reaches("hat_preset", 77)),
         Claim("Aim: `fg_icu_update` reaches 77 %", ("fg_icu_update",), reaches("fg_icu_update", 77)),
+        NEAR,
     ),
 }
 """What this library set out to reach, by stream."""
@@ -150,7 +156,12 @@ LONG = (
     Claim("AdaHAT > HAT at the end, both tuned", ("adahat", "hat"), beats("adahat", "hat")),
     Claim("HAT learns less than fine-tuning", ("hat", "finetune"), learns_less),
     Claim("AdaHAT is not better than HAT after 5 tasks", ("adahat", "hat"), ada_not_early),
-    Claim("AdaHAT trades stability for plasticity", ("adahat", "hat"), ada_trades),
+    Claim(
+        "AdaHAT trades stability for plasticity, both as published",
+        ("adahat_published", "hat_published"),
+        trades("adahat_published", "hat_published"),
+    ),
+    Claim("The same of both tuned", ("adahat", "hat"), trades("adahat", "hat")),
     Claim("FG-AdaHAT (ICU) > AdaHAT", ("fg_icu", "adahat"), beats("fg_icu", "adahat")),
     Claim("Fine-tuning has the lowest BWT", ("finetune",), fine_tuning_worst),
     Claim("`hat_preset` > HAT tuned", ("hat_preset", "hat"), beats("hat_preset", "hat")),

@@ -34,7 +34,7 @@ def fg(measure: str, **adjustment: Any) -> dict[str, Any]:
 PUBLISHED = Recipe(lr=1e-3, gate_lr=1e-3, spec={"gates": {"s_max": 400.0}, "regularization": {"factor": 0.1}})
 
 # The published forms, their training settings and intensities chosen on validation.
-TUNED = PUBLISHED.but(lr=5e-3, gate_lr=0.05, spec={"regularization": {"factor": 5.0}})
+TUNED = PUBLISHED.but(lr=5e-3, gate_lr=0.05, spec={"regularization": {"factor": 2.5}})
 
 # As published, under plain SGD, where scaling the gradient and scaling the update are the same thing.
 SGD = Recipe(lr=0.1, gate_lr=0.1, optimizer="sgd", spec={"gates": {"s_max": 400.0}, "regularization": {"factor": 0.1}})
@@ -56,14 +56,16 @@ METHODS: dict[str, Recipe] = {
     "hat_published": PUBLISHED.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_published": PUBLISHED.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-6, **GRADIENT}}),
     "fg_afi_published": PUBLISHED.but(spec=fg("afi", intensity=1.5e-7, base_linear=5.0, **GRADIENT)),
-    "hat": TUNED.but(spec={"regularization": {"factor": 2.5}, "adjustment": {"mode": "hat"}}),
-    "hat_const_alpha": TUNED.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-7, **GRADIENT}}),
-    "adahat": TUNED.but(schedule="half", spec={"adjustment": {"mode": "adahat", "intensity": 1e-8, **GRADIENT}}),
+    "hat": TUNED.but(spec={"adjustment": {"mode": "hat"}}),
+    "hat_const_alpha": TUNED.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 1e-8, **GRADIENT}}),
+    "adahat": TUNED.but(schedule="half", spec={"adjustment": {"mode": "adahat", "intensity": 1e-7, **GRADIENT}}),
     "adahat_no_sum": TUNED.but(
         schedule="half", spec={"adjustment": {"mode": "adahat_no_sum", "intensity": 1e-8, **GRADIENT}}
     ),
-    "adahat_no_reg": TUNED.but(spec={"adjustment": {"mode": "adahat_no_reg", "intensity": 1e-8, **GRADIENT}}),
-    "fg_icu": TUNED.but(spec=fg("icu", intensity=1e-7, **GRADIENT)),
+    "adahat_no_reg": TUNED.but(
+        schedule="half", spec={"adjustment": {"mode": "adahat_no_reg", "intensity": 1e-8, **GRADIENT}}
+    ),
+    "fg_icu": TUNED.but(schedule="half", spec=fg("icu", intensity=1e-6, **GRADIENT)),
     "hat_sgd": SGD.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_sgd": SGD.but(spec={"adjustment": {"mode": "adahat", "intensity": 3e-2, **GRADIENT}}),
     "fg_icu_sgd": SGD.but(spec=fg("icu", intensity=3e-2, **GRADIENT)),
@@ -73,6 +75,8 @@ METHODS: dict[str, Recipe] = {
     "hat_preset": LIBRARY.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}}),
     "adahat_update": LIBRARY.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3}}),
     "const_update": LIBRARY.but(spec={"adjustment": {"mode": "hat_const_alpha", "alpha": 0.01}}),
+    "hat_room": LIBRARY.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}}),
+    "fg_icu_room": LIBRARY.but(spec=fg("icu", intensity=3e-2)),
     **{f"fg_{name}_update": LIBRARY.but(spec=fg(name, intensity=3e-2)) for name in MEASURES},
 }
 """The settings for stream A; `FOR_STREAM` has what other streams change."""
@@ -80,11 +84,12 @@ METHODS: dict[str, Recipe] = {
 FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
     "S": {
         "library": {"spec": {"regularization": {"budget": 0.05}}},
-        "adahat": {"spec": {"regularization": {"factor": 2.5}}},
-        "fg_icu": {"spec": {"regularization": {"factor": 2.5}}},
+        "adahat": {"spec": {"adjustment": {"intensity": 1e-8}}},
+        "fg_icu": {"schedule": "constant"},
         "independent": {"lr": 5e-3},
-        "hat_preset": {"lr": 8e-3, "spec": {"regularization": {"factor": 0.75}}},
-        "fg_icu_update": {"spec": {"adjustment": {"intensity": 1e-3}}},
+        "hat_preset": {"lr": 8e-3},
+        "hat_room": {"lr": 8e-3, "spec": {"regularization": {"factor": 0.75}}},
+        "fg_icu_room": {"spec": {"adjustment": {"intensity": 1e-3}}},
         "fg_icu_sgd": {"spec": {"adjustment": {"intensity": 1e-1}}},
     },
     "B": {"library": {"spec": {"regularization": {"budget": 0.05}}}},
@@ -97,11 +102,13 @@ SEEDS = {"S": 5, "A": 5, "B": 5, "C": 2, "D": 1}
 """Seeds of a whole grid."""
 
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")
+ROOM = ("hat_room", "fg_icu_room")
+AS_PUBLISHED = ("hat_published", "adahat_published", "fg_afi_published")
 UNDER_SGD = ("hat_sgd", "adahat_sgd", "fg_icu_sgd")
 CHOSEN: dict[str, Sequence[str]] = {
-    "S": (*MAIN, *UNDER_SGD),
-    "A": tuple(name for name in METHODS if name not in UNDER_SGD),
-    "B": MAIN,
+    "S": (*MAIN, *ROOM, *AS_PUBLISHED, *UNDER_SGD),
+    "A": tuple(name for name in METHODS if name not in (*ROOM, *UNDER_SGD)),
+    "B": (*MAIN, *AS_PUBLISHED),
     "C": MAIN,
     "D": MAIN[1:],
 }

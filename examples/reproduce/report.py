@@ -77,6 +77,6 @@ def screen(results: Sequence[Result], stream: str) -> Table:
     rows = rows_of(results, stream).values()
     for row in sorted(rows, key=lambda r: -sum(r.values("average_accuracy"))):
         values = [row.interval(metric) for metric in METRICS]
-        same = "bit-identical" if row.bit_identical else "change"
+        same = row.logits
         out.add_row(row.method, *("" if v is None else v.text() for v in values), same)
     return out

@@ -51,6 +51,13 @@ class Row:
         return all(self.results[seed]["bit_identical"] is True for seed in self.seeds)
 
     @property
+    def logits(self) -> str:
+        """What became of earlier tasks' logits; empty where there are none, as in joint training."""
+        if all(self.results[seed]["bit_identical"] is None for seed in self.seeds):
+            return ""
+        return "bit-identical" if self.bit_identical else "change"
+
+    @property
     def hard(self) -> bool:
         """Whether this is hard HAT, which promises that nothing changes."""
         spec = self.results[self.seeds[0]]["settings"]["recipe"]["spec"]
@@ -98,7 +105,7 @@ def _line(row: Row, reference: Row | None) -> str:
     for name in ("capacity", "units_used"):
         look = row.look(name)
         cells.append("" if look is None else f"{100 * look:.3g}")
-    cells.append("bit-identical" if row.bit_identical else "change")
+    cells.append(row.logits)
     cells.append(f"{sum(r['cpu_seconds'] for r in row.results.values()) / len(row.results):.0f}")
     return f"| `{row.method}` | " + " | ".join(cells) + " |"
 

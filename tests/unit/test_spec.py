@@ -114,7 +114,7 @@ def test_the_defaults() -> None:
 def test_the_defaults_of_fg_adahat() -> None:
     assert FGAdaHAT().model_dump() == {
         "mode": "fg_adahat",
-        "intensity": 1.5e-7,
+        "intensity": 3e-2,
         "scheduler": "linear_sparsity_reg",
         "aggregation": "min",
         "base_importance": 0.01,
@@ -123,6 +123,16 @@ def test_the_defaults_of_fg_adahat() -> None:
         "filter_by_cumulative_mask": False,
         "apply_to": "update",
     }
+
+
+@pytest.mark.parametrize(("mode", "update", "gradient"), [("fg_adahat", 3e-2, 1.5e-7), ("adahat", 1e-3, 1e-6)])
+def test_the_usual_intensity_is_that_of_what_the_rate_scales(mode: str, update: float, gradient: float) -> None:
+    def intensity(**adjustment: Any) -> Any:
+        return getattr(to_spec({"adjustment": {"mode": mode, **adjustment}}).adjustment, "intensity", None)
+
+    assert intensity() == intensity(apply_to="update") == update
+    assert intensity(apply_to="gradient") == gradient
+    assert intensity(apply_to="gradient", intensity=0.5) == 0.5
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -180,7 +190,7 @@ def test_summation(given: dict[str, Any], block: Block) -> None:
     ("given", "block"),
     [
         ({"mode": "fg_adahat", "intensity": 1e-5}, FGAdaHAT(intensity=1e-5)),
-        ({"mode": "adahat_no_reg"}, AdaHAT(mode="adahat_no_reg", intensity=1e-6, epsilon=0.1)),
+        ({"mode": "adahat_no_reg"}, AdaHAT(mode="adahat_no_reg", intensity=1e-3, epsilon=0.1)),
         ({"mode": "hat_const_1", "apply_to": "gradient"}, HAT(mode="hat_const_1", apply_to="gradient")),
         ({"mode": "hat_random", "seed": 7}, HATRandom(seed=7)),
         ({"mode": "hat_const_alpha", "alpha": 0}, HATConstAlpha(alpha=0.0)),
