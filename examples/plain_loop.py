@@ -3,10 +3,12 @@
 Three tasks of scikit-learn's digits on a small convolutional network, hard HAT, AdamW. Ends with the proof that the
 first task's logits are the same bits as when it ended.
 
-Run it with `python examples/plain_loop.py`.
+Run it with `python examples/plain_loop.py` (a few seconds). It needs scikit-learn.
 """
 
 from __future__ import annotations
+
+import argparse
 
 import torch
 from sklearn.datasets import load_digits
@@ -46,8 +48,12 @@ def load(classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return images, torch.searchsorted(torch.tensor(classes), target[keep])
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Learn three tasks."""
+    parser = argparse.ArgumentParser(description="Learn tasks of digits with a plain loop.")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each task")
+    options = parser.parse_args(arguments)
+
     torch.manual_seed(0)
     model = Net()
     session = fh.attach(model, fh.preset("hat"), example_inputs=torch.zeros(1, 1, 8, 8))
@@ -60,7 +66,7 @@ def main() -> None:
         with session.task(name, num_classes=len(classes)) as task:
             optimizer = torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2, weight_decay=0.05))
             task.protect(optimizer)
-            for _ in range(5):
+            for _ in range(options.epochs):
                 model.train()
                 for images, labels in task.batches(loader):
                     optimizer.zero_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.adapters.transformers import TaskCallback
@@ -36,6 +36,21 @@ def test_three_tasks_with_the_trainers_own_optimizer_are_not_forgotten(tmp_path:
         assert 0 < int(used.sum()) < used.numel()
     assert [out.shape[1] for out in ended.values()] == [3, 5, 2]
     assert [name for name, before in ended.items() if not torch.equal(before, logits(session, name))] == []
+
+
+def test_a_model_that_keeps_its_number_of_labels_itself_is_told_each_tasks(tmp_path: Path) -> None:
+    """Models of text copy `config.num_labels` when they are made, and shape their logits by the copy."""
+    config = BertConfig(vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    model = BertForSequenceClassification(config)
+    ids = torch.arange(1, 13).view(2, 6)
+    session = fh.attach(model, {"adjustment": {"mode": "hat"}}, {"input_ids": ids})
+    for number, classes in enumerate((5, 3)):
+        data = [{"input_ids": ids[k % 2], "labels": torch.tensor(k % classes)} for k in range(8)]
+        with session.task(number, num_classes=classes) as task:
+            callbacks = [TaskCallback(session, task)]
+            Trainer(model, arguments(tmp_path), train_dataset=data, callbacks=callbacks).train()  # type: ignore[arg-type]
+            assert (model.num_labels, config.num_labels) == (classes, classes)
+        assert (model.num_labels, config.num_labels) == (2, 2)
 
 
 def test_embeddings_get_a_group_of_their_own(tmp_path: Path) -> None:
