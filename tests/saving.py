@@ -18,7 +18,10 @@ STEPS = 3
 """Batches of an epoch."""
 EPOCHS = 2
 TASKS: tuple[tuple[str | int, int], ...] = (("birds", 3), (2, 4))
-SPEC: dict[str, Any] = {"adjustment": {"mode": "fg_adahat"}, "importance": {"type": "activation_abs"}}
+SPEC: dict[str, Any] = {
+    "adjustment": {"mode": "fg_adahat", "intensity": 1.5e-7},
+    "importance": {"type": "activation_abs"},
+}
 
 
 class Net(nn.Sequential):

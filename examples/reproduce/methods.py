@@ -98,7 +98,7 @@ FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
 }
 """By stream and method, what differs from `METHODS`; `library` stands for all methods that have a budget."""
 
-SEEDS = {"S": 5, "A": 5, "B": 5, "C": 2, "D": 1}
+SEEDS = {"S": 5, "A": 5, "B": 5, "C": 3, "D": 1}
 """Seeds of a whole grid."""
 
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")

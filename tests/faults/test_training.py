@@ -113,7 +113,7 @@ OUT_OF_MEMORY: tuple[Exception, ...] = (
 def test_memory_that_runs_out_while_importance_is_measured(
     monkeypatch: pytest.MonkeyPatch, error: Exception, measure: str
 ) -> None:
-    session = learnt({"adjustment": {"mode": "fg_adahat"}, "importance": {"type": measure}})
+    session = learnt({"adjustment": {"mode": "fg_adahat", "intensity": 1.5e-7}, "importance": {"type": measure}})
     before, modes = logits(session), [m.training for m in session.model.modules()]
     hooks = count_hooks(session.model)
     found = next(c for c in session.callbacks if isinstance(c, fh.ImportanceCallback)).measure
