@@ -155,7 +155,7 @@ class FGAdaHAT(Block):
     intensity: Positive = Field(
         default=3e-2,
         description="Adjustment intensity alpha; in units of c times importance. FG-AdaHAT Eq. 2. With apply_to: "
-        "gradient the default is 1.5e-7, the authors' of 2026 for Adam with lr 1e-3; other optimizers need a larger one.",
+        "gradient the default is 1.5e-7, the authors' of 2026 for Adam with lr 1e-3; others need a larger one.",
     )
     scheduler: Literal["linear_sparsity_reg", "sparsity_reg", "summative_mask_sparsity_reg"] = Field(
         default="linear_sparsity_reg",

@@ -100,7 +100,7 @@ DIFFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
         "adjustment.apply_to: gradient scales gradients, as CLArena and the papers do; momentum and weight decay then "
         "still move protected weights. With apply_to: update the optimizer's step itself is scaled: mode hat keeps "
         "finished tasks bit for bit, and soft rates mean the same under every optimizer, but have to be chosen anew "
-        "(about 1e-2 in place of 1e-6 under Adam).",
+        "(the defaults are 3e-2 and 1e-3 there).",
     ),
     (
         ("HAT", "AdaHAT", "FGAdaHAT"),
