@@ -135,6 +135,7 @@ def _stored_bytes(runtime: Runtime, task: TaskId) -> int:
 
 def _take_out(runtime: Runtime, rest: TaskState) -> None:
     runtime.state = rest
+    runtime.verified = None  # another task may take the id
     if not rest.records:  # the next task is a first one again
         runtime.frozen = []
         runtime.tensors.put(runtime.initial, copy=True)

@@ -123,6 +123,7 @@ def load_state(runtime: Runtime, state: Any) -> None:
     running = state["running"]
     _load_callbacks(runtime, state["callbacks"])
     runtime.state = TaskState(records, dict(state["summed_importance"]))
+    runtime.verified = None  # that was of the tasks before
     runtime.initial, runtime.frozen = dict(state["initial"]), list(state["frozen"])
     runtime.num_classes = state["num_classes"]
     load_ways(runtime, state)

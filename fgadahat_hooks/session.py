@@ -238,6 +238,7 @@ class Session(SessionFolder):
             raise TaskRunningError(f"Task {runtime.task.id!r} is running; verify after it has ended.")
         if not runtime.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
+        runtime.verified = None  # an earlier proof says nothing any more if this one raises
         runtime.verified = verify(runtime, inputs, self.plan.leaks, optimizer, steps)
         return runtime.verified
 

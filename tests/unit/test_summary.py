@@ -154,6 +154,30 @@ def test_a_loaded_session_remembers_its_proof(tmp_path: Path) -> None:
     assert read_summary(tmp_path / "two").verified == report
 
 
+def test_a_proof_that_does_not_hold_any_more_is_not_shown() -> None:
+    session, _ = learnt(fh.preset("hat"), ("a", "b"))
+    report = session.verify()
+    state = session.state_dict()
+    assert summarize(session).verified == report
+    session.load_state_dict(state)
+    assert summarize(session).verified is None
+    session.verify()
+    session.forget("b", dry_run=False)
+    assert summarize(session).verified is None
+
+
+def test_a_proof_that_raises_takes_back_an_earlier_one() -> None:
+    session, _ = learnt({"version": 1, "adjustment": {"mode": "hat"}}, ("a", "b"))
+    session.verify()
+
+    def broken(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        raise RuntimeError("this proof found nothing")
+
+    with pytest.raises(Exception, match="this proof found nothing"):
+        session.verify(optimizer=broken)
+    assert summarize(session).verified is None
+
+
 def test_a_folder_of_an_early_release() -> None:
     summary = read_summary(ROOT / "tests" / "fixtures" / "saved" / "v1")
     assert summary.plan is None
