@@ -95,7 +95,10 @@ def reached(session: fh.Session, subject: Subject) -> float:
         total = torch.stack([(t * d).sum() for t, d in zip(out, directions, strict=True)]).sum()
         slopes = torch.autograd.grad(total, weights, allow_unused=True)
     size = max(float(t.detach().abs().max()) for t in out)
-    found = [g is not None and float((g * w).abs().max()) > REACH * size for g, w in zip(slopes, weights, strict=True)]
+    found = [
+        g is not None and float((g * w).detach().abs().max()) > REACH * size
+        for g, w in zip(slopes, weights, strict=True)
+    ]
     return sum(found) / len(found)
 
 
