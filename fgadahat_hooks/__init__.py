@@ -1,7 +1,6 @@
 """Learn task after task on your own model without forgetting: HAT, AdaHAT and FG-AdaHAT gates by hooks."""
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.attach import attach
 from fgadahat_hooks.callbacks import (
     Callback,
     GradientAdjustCallback,
@@ -11,17 +10,18 @@ from fgadahat_hooks.callbacks import (
 )
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.export import ExportReport
-from fgadahat_hooks.forgetting import ForgetReport
 from fgadahat_hooks.importance import Measure, register_measure
-from fgadahat_hooks.loading import load
-from fgadahat_hooks.plan import Plan, plan
-from fgadahat_hooks.presets import preset
+from fgadahat_hooks.protection.plan import Plan, plan
 from fgadahat_hooks.report import report
-from fgadahat_hooks.session import Session
-from fgadahat_hooks.spec import AttachSpec
-from fgadahat_hooks.spec_io import dump_spec, json_schema, load_spec
-from fgadahat_hooks.tables import fill_registry as _fill_registry
-from fgadahat_hooks.task import Task
+from fgadahat_hooks.session.attach import attach
+from fgadahat_hooks.session.load import load
+from fgadahat_hooks.session.session import Session
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.spec.choices import fill_registry as _fill_registry
+from fgadahat_hooks.spec.files import dump_spec, json_schema, load_spec
+from fgadahat_hooks.spec.presets import preset
+from fgadahat_hooks.tasks.forgetting import ForgetReport
+from fgadahat_hooks.tasks.task import Task
 from fgadahat_hooks.verify import VerifyReport
 
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 PUBLIC = (
     "fgadahat_hooks",
@@ -31,7 +31,7 @@ PUBLIC = (
     "fgadahat_hooks.plots",
     "fgadahat_hooks.registry",
     "fgadahat_hooks.report",
-    "fgadahat_hooks.summary",
+    "fgadahat_hooks.summary.summary",
 )
 HEADER_LINES = 4
 """Of the inventory that mkdocstrings writes, in the form of Sphinx: four lines of text, then a compressed table."""

@@ -6,25 +6,30 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.tree import ROOT, package_files
+from tests.support.tree import ROOT, package_files
 
 FILES = package_files()
 MAX_FILE = 300
 MAX_BODY = 45
+MAX_TOP = 7
 # Hooks on modules and tensors belong to the one owner of handles; hooks on optimizer steps to what watches optimizers.
 MODULE_HOOK = re.compile(r"\bregister_(?!(?:optimizer_)?step_)(?:\w+_)?hook\(")
 STEP_HOOK = re.compile(r"\bregister_(?:optimizer_)?step_(?:pre|post)_hook\(")
 MODULE_HOOK_FILES = {"fgadahat_hooks/hooks.py"}
 STEP_HOOK_FILES = {
     "fgadahat_hooks/adapters/lightning/gate_groups.py",  # changes options of groups, and sees no gradient
-    "fgadahat_hooks/guard.py",
+    "fgadahat_hooks/protection/guard.py",
     "fgadahat_hooks/hooks.py",
-    "fgadahat_hooks/steps.py",
+    "fgadahat_hooks/protection/steps.py",
 }
+
+PUBLIC_FOR_ADAPTERS = {"fgadahat_hooks", "fgadahat_hooks.errors", "fgadahat_hooks.progress"}
+RE_EXPORTED = {"fgadahat_hooks/adapters/loop.py": {"fgadahat_hooks.tasks.batches"}}  # the same function, for a loop
 
 # Which files, by the name they are installed under, may import a package of others.
 ONLY_IN = {
@@ -36,7 +41,7 @@ ONLY_IN = {
     "torchmetrics": r"fgadahat_hooks/metrics(\.py|/.*)",
     "torchvision": r"$^",
     "transformers": r"fgadahat_hooks/adapters/transformers\.py",
-    "yaml": r"fgadahat_hooks/spec_io\.py",
+    "yaml": r"fgadahat_hooks/spec/files\.py",
 }
 
 
@@ -49,6 +54,59 @@ def imported_modules(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def module_name(file: str) -> str:
+    """Turn an installed path into the name that the module is imported by."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def own_imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """Map each module to those of the same sources that it imports: at run time, for types, or inside a function."""
+    names = {module_name(file) for file in sources}
+    found = {}
+    for file, source in sources.items():
+        own = module_name(file)
+        found[own] = {target(module, names) for module in imported_names(source)} & names - {own}
+    return found
+
+
+def imported_names(source: str) -> set[str]:
+    """List what a source imports, `from a import b` as `a.b` alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def target(imported: str, names: set[str]) -> str:
+    """Return the module that an import reads: `a.b` is the module b of a, or a name that the module a defines."""
+    return imported if imported in names else imported.rpartition(".")[0]
+
+
+def in_circles(imports: Mapping[str, set[str]]) -> set[str]:
+    """Return the modules from which a chain of imports leads back to themselves."""
+    return {module for module in imports if module in reached(imports, module)}
+
+
+def reached(imports: Mapping[str, set[str]], start: str) -> set[str]:
+    """Return all modules that a chain of imports leads to."""
+    found: set[str] = set()
+    todo = list(imports[start])
+    while todo:
+        module = todo.pop()
+        if module not in found:
+            found.add(module)
+            todo += imports.get(module, ())
+    return found
+
+
+def sources() -> dict[str, str]:
+    """Read every file of the package, by its installed path."""
+    return {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
 
 
 def body_lengths(source: str) -> dict[str, int]:
@@ -102,6 +160,36 @@ def test_the_import_rules_can_fail(tmp_path: Path) -> None:
     assert "no torch BROKEN" in done.stdout
 
 
+def test_no_module_is_in_a_circle_of_imports() -> None:
+    assert in_circles(own_imports(sources())) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from fgadahat_hooks.session.session import Session",
+        "if TYPE_CHECKING:\n    from fgadahat_hooks.session.session import Session",
+        "def late() -> None:\n    import fgadahat_hooks.session.session",
+    ],
+    ids=["at run time", "for a type", "inside a function"],
+)
+def test_a_circle_that_is_put_in_is_found(line: str) -> None:
+    low = "fgadahat_hooks/gates/attached_model.py"
+    changed = sources()
+    changed[low] += f"\n{line}\n"
+    assert {module_name(low), "fgadahat_hooks.session.session"} <= in_circles(own_imports(changed))
+
+
+def test_the_top_of_the_package_is_a_table_of_contents() -> None:
+    assert len([name for name in FILES if name.count("/") == 1]) <= MAX_TOP
+
+
+def test_every_folder_says_what_lives_there() -> None:
+    for name, path in FILES.items():
+        if name.endswith("__init__.py"):
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name
+
+
 @pytest.mark.parametrize("package", sorted(ONLY_IN))
 def test_others_packages_are_imported_only_where_they_may_be(package: str) -> None:
     assert {name for name in importers_of(package) if not re.fullmatch(ONLY_IN[package], name)} == set()
@@ -118,7 +206,7 @@ def test_adapters_use_public_names(name: str) -> None:
     ours = re.findall(
         r"^\s*(?:from|import) (fgadahat_hooks[\w.]*)", FILES[name].read_text(encoding="utf-8"), re.MULTILINE
     )
-    private = set(ours) - {"fgadahat_hooks", "fgadahat_hooks.errors", "fgadahat_hooks.progress"}
+    private = set(ours) - PUBLIC_FOR_ADAPTERS - RE_EXPORTED.get(name, set())
     assert [module for module in private if not is_of_the_same_adapter(module, name)] == []
 
 

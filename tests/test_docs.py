@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import fgadahat_hooks as fh
-from tests.page_runner import run
-from tests.tree import ROOT
+from tests.support.page_runner import run
+from tests.support.tree import ROOT
 
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path.exists()]
 FENCE = re.compile(r"^```python[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)

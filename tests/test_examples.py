@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import fgadahat_hooks as fh
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 EXAMPLES = ROOT / "examples"
 FILES = sorted(path.name for path in EXAMPLES.glob("*.py"))

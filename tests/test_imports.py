@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.tree import ADAPTERS, ROOT
+from tests.support.tree import ADAPTERS, ROOT
 
 HEAVY = (
     "accelerate",

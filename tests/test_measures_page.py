@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import fgadahat_hooks as fh
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 NAMES = fh.registry.measures.names()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tree import ADAPTERS, PACKAGE, ROOT, package_files, pyproject
+from tests.support.tree import ADAPTERS, PACKAGE, ROOT, package_files, pyproject
 
 
 @pytest.fixture(scope="module")

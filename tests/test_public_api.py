@@ -43,7 +43,7 @@ ALSO = (
 """What stands at the root beside that: the types that the calls return, and what users catch."""
 
 MEMBERS = {
-    "fgadahat_hooks.session:Session": (
+    "fgadahat_hooks.session.session:Session": (
         "capacity",
         "cumulative_mask",
         "detach",
@@ -61,7 +61,7 @@ MEMBERS = {
         "use",
         "verify",
     ),
-    "fgadahat_hooks.task:Task": ("batches", "protect", "regularization"),
+    "fgadahat_hooks.tasks.task:Task": ("batches", "protect", "regularization"),
     "fgadahat_hooks.callbacks.base:Callback": (
         "on_after_optimizer_step",
         "on_before_optimizer_step",

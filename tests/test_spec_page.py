@@ -6,7 +6,7 @@ import importlib.util
 from types import ModuleType
 
 import fgadahat_hooks as fh
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 
 def generator() -> ModuleType:

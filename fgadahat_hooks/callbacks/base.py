@@ -1,104 +1,15 @@
-"""The events of a task, and what a callback sees when one happens."""
+"""The events of a task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import DuplicateNameError
-from fgadahat_hooks.gate import Gate
-from fgadahat_hooks.graph import InputMap, UnitGraph, UnitLayer
-from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.layers import LayerType
-from fgadahat_hooks.state import TaskId, TaskRecord, TaskState
-
-
-@dataclass(frozen=True, eq=False)
-class GatedLayer:
-    """One gated layer with all that belongs to it.
-
-    Attributes:
-        info: Its place in the unit graph.
-        module: The layer.
-        kind: Its layer type.
-        gate: Its gate.
-        inputs: Who feeds its inputs.
-        reader: The module whose output shows the gated units, if one does.
-    """
-
-    info: UnitLayer
-    module: nn.Module
-    kind: LayerType
-    gate: Gate
-    inputs: InputMap
-    reader: nn.Module | None
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The weight."""
-        return self.module._parameters["weight"]  # type: ignore[return-value]
-
-    @property
-    def bias(self) -> nn.Parameter | None:
-        """The bias, if there is one."""
-        return self.module._parameters.get("bias")
-
-
-@dataclass(eq=False)
-class TaskContext:
-    """What callbacks see of the running task.
-
-    Attributes:
-        task: Id of the task.
-        number: Its number `t`, counted from 1.
-        graph: The unit graph.
-        layers: The gated layers by name, in the graph's order.
-        readers: Every layer that reads gated units: module and layer type by name.
-        state: What earlier tasks left; callbacks read it and never write.
-        cumulative: `m^{<t}` of all units, joined, `(total units,)`, numbers 0 and 1 on the model's device.
-        summative: `m^{<t,sum}` of all units, joined.
-        hooks: Hooks put here live until the task ends.
-        model: The attached model.
-        record: The running task's record. Its masks are there at `on_task_end`; callbacks may add its importance.
-        summed_importance: What replaces the state's at the end of the task, set by a summation callback.
-        data: What the loader gave for the batch that is being trained on, None if the loop does not say.
-    """
-
-    task: TaskId
-    number: int
-    graph: UnitGraph
-    layers: Mapping[str, GatedLayer]
-    readers: Mapping[str, tuple[nn.Module, LayerType]]
-    state: TaskState
-    cumulative: Tensor
-    summative: Tensor
-    hooks: HookSet
-    model: nn.Module
-    record: TaskRecord = field(default_factory=lambda: TaskRecord({}))
-    summed_importance: dict[str, Tensor] | None = None
-    data: Any = None
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the first gated layer; vectors over all units live there."""
-        return next(iter(self.layers.values())).weight.device if self.layers else torch.device("cpu")
-
-    def soft_masks(self) -> Tensor:
-        """Return the training mask `m^t` of all units at this batch's scale, joined, without gradient."""
-        gates = [layer.gate for layer in self.layers.values()]
-        return torch.cat([gate.context.line(gate)[0].to(self.device) for gate in gates])
-
-    @cached_property
-    def layer_of_unit(self) -> Tensor:
-        """Number of each unit's layer, `(total units,)` long, on the device."""
-        return self.graph.layer_of_unit.to(self.device)
+from fgadahat_hooks.gates.context import TaskContext
 
 
 class Callback:

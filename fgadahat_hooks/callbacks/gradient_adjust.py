@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fgadahat_hooks.callbacks.base import Callback, TaskContext, optimizer_parameters
+from fgadahat_hooks.callbacks.base import Callback, optimizer_parameters
 from fgadahat_hooks.callbacks.rates import (
     CONSTANT,
     RATES,
@@ -21,7 +21,8 @@ from fgadahat_hooks.callbacks.rates import (
     unit_shared_values,
 )
 from fgadahat_hooks.errors import NonFiniteError
-from fgadahat_hooks.spec import HAT, to_adjustment
+from fgadahat_hooks.gates.context import TaskContext
+from fgadahat_hooks.spec.attach_spec import HAT, to_adjustment
 
 
 class GradientAdjustCallback(Callback):

@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.callbacks.base import Callback, GatedLayer, TaskContext, optimizer_parameters
-from fgadahat_hooks.callbacks.gauge import Gauge
-from fgadahat_hooks.callbacks.layer_gauge import LayerGauge
-from fgadahat_hooks.callbacks.model_gauge import ModelGauge, Target
+from fgadahat_hooks.callbacks.base import Callback, optimizer_parameters
+from fgadahat_hooks.callbacks.layer_probe import LayerGauge
+from fgadahat_hooks.callbacks.model_probe import ModelGauge, Target
+from fgadahat_hooks.callbacks.probe import Gauge
 from fgadahat_hooks.callbacks.stride import Stride
-from fgadahat_hooks.distributed import mean_over_ranks
+from fgadahat_hooks.distributed.ranks import mean_over_ranks
 from fgadahat_hooks.errors import BadCallError, NonFiniteError
 from fgadahat_hooks.functional.scale import finish_importance, min_max_joined
-from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.gates.context import GatedLayer, TaskContext
+from fgadahat_hooks.graph.trace import ExampleInputs
+from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.importance import AttributionMeasure, BaseMeasure
-from fgadahat_hooks.spec import to_importance
-from fgadahat_hooks.trace import ExampleInputs
+from fgadahat_hooks.spec.attach_spec import to_importance
 
 
 class ImportanceCallback(Callback):

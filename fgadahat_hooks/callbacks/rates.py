@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.base import GatedLayer, TaskContext
 from fgadahat_hooks.functional import adjust
 from fgadahat_hooks.functional.aggregate import aggregate
+from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fgadahat_hooks.distributed import share_first
+from fgadahat_hooks.distributed.ranks import share_first
 
 
 class Stride:

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.callbacks.base import Callback, TaskContext
-from fgadahat_hooks.spec import PlainSummation, to_summation
-from fgadahat_hooks.state import TaskRecord, TaskState
+from fgadahat_hooks.callbacks.base import Callback
+from fgadahat_hooks.gates.context import TaskContext
+from fgadahat_hooks.gates.task_state import TaskRecord, TaskState
+from fgadahat_hooks.spec.attach_spec import PlainSummation, to_summation
 
 
 class SummationCallback(Callback):

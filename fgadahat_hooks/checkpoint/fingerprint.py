@@ -9,20 +9,20 @@ from torch.nn.parameter import is_lazy
 
 from fgadahat_hooks.checkpoint.manifest import ModelEntry, TensorEntry
 from fgadahat_hooks.errors import StateMismatchError
-from fgadahat_hooks.gate import GATE
-from fgadahat_hooks.heads import differ_in_outputs
-from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.graph.unit_graph import GATE
+from fgadahat_hooks.protection.heads import differ_in_outputs
 
 _SHOWN = 10
 
 
-def fingerprint(runtime: Runtime) -> ModelEntry:
+def fingerprint(attached: AttachedModel) -> ModelEntry:
     """Describe an attached model, without its gates."""
-    model = runtime.model
+    model = attached.model
     tensors = [
         TensorEntry(name=name, shape=list(value.shape), dtype=_dtype(value)) for name, value in _tensors(model).items()
     ]
-    resizable = list(runtime.graph.heads) if runtime.num_classes is not None else []
+    resizable = list(attached.graph.heads) if attached.num_classes is not None else []
     return ModelEntry(class_name=describe(model), tensors=tensors, tied=_tied(model), resizable=resizable)
 
 

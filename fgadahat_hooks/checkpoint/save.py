@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,13 @@ from fgadahat_hooks.checkpoint.fingerprint import fingerprint
 from fgadahat_hooks.checkpoint.folder import Saving, Written
 from fgadahat_hooks.checkpoint.manifest import ExtraEntry, FileEntry, Manifest, SessionEntry, parse
 from fgadahat_hooks.checkpoint.plain import Reader, Writer
+from fgadahat_hooks.checkpoint.state import dump_state
 from fgadahat_hooks.errors import BadCallError, DamagedCheckpointError
-from fgadahat_hooks.gate import GateMode
-from fgadahat_hooks.random_states import random_state
-from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.saved_state import dump_state
-from fgadahat_hooks.tracing.forward import Call
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.gate import GateMode
+from fgadahat_hooks.graph.tracing.forward import Call
+from fgadahat_hooks.tasks.random_states import random_state
+from fgadahat_hooks.tasks.sequence import TaskSequence
 
 _SHOWN = 10
 
@@ -44,62 +45,71 @@ class Contents(NamedTuple):
 
 # ------------------------------------------------------------------ there
 def save_session(
-    runtime: Runtime,
+    sequence: TaskSequence,
     path: str | os.PathLike[str],
     extra: Mapping[str, Any] | None,
-    about: Callable[[], dict[str, Any]],
+    callbacks: Sequence[str],
+    metadata: Callable[[], dict[str, Any]],
 ) -> None:
     """Write all of a session into a folder; a crash at any point leaves the save that was there.
 
     Args:
-        runtime: The session.
+        sequence: The attached model and its tasks.
         path: The folder.
         extra: What belongs to the loop.
-        about: Returns, as JSON, what people look at when they look at the run.
+        callbacks: Keys of the callbacks that were given to `attach`.
+        metadata: Returns, as JSON, what people look at when they look at the run.
 
     Raises:
         NoTaskError: The model has not been traced yet.
         BadCallError: A finished task is in use, or something is not plain data; names all of it.
         CheckpointError: The folder cannot be written.
     """
-    if runtime.gate_context.mode is GateMode.USE:
+    if sequence.attached.gate_context.mode is GateMode.USE:
         raise BadCallError(
             "Expected a save outside `session.use(...)`, but the model holds a finished task's head and norms now. "
             "Leave that block first."
         )
-    with runtime.alone():
-        _save(runtime, Path(path), extra, about)
+    with sequence.alone():
+        _save(sequence, Path(path), extra, callbacks, metadata)
 
 
-def _save(runtime: Runtime, path: Path, extra: Mapping[str, Any] | None, about: Callable[[], dict[str, Any]]) -> None:
+def _save(
+    sequence: TaskSequence,
+    path: Path,
+    extra: Mapping[str, Any] | None,
+    callbacks: Sequence[str],
+    metadata: Callable[[], dict[str, Any]],
+) -> None:
     session, others = Writer(), Writer()
-    state = dump_state(runtime)
+    state = dump_state(sequence)
     spec = state.pop("spec")
     parts = {
-        "model": session.encode(dict(runtime.model.state_dict()), "model"),
+        "model": session.encode(dict(sequence.attached.model.state_dict()), "model"),
         "state": session.encode(state, "state"),
-        "example_inputs": _example_inputs(runtime, session),
+        "example_inputs": _example_inputs(sequence.attached.example_inputs, session),
     }
     more = {
         "values": others.encode(dump_extra(extra), "extra"),
         "random": others.encode(random_state(), "random"),
-        "epoch": others.encode(runtime.draws.state, "epoch"),
+        "epoch": others.encode(sequence.draws.state, "epoch"),
     }
     _refuse([*session.problems, *others.problems])
-    looks = about()
+    about = metadata()
     with folders.saving(path) as save:
         files = [save.tensors("session", session.tensors), save.tensors("extra", others.tensors)]
-        save.commit(_manifest(runtime, save, files, spec, parts, more, looks).as_bytes())
+        save.commit(_manifest(sequence.attached, save, files, spec, parts, more, callbacks, about).as_bytes())
         save.clean({file.name for file in files})
 
 
 def _manifest(
-    runtime: Runtime,
+    attached: AttachedModel,
     save: Saving,
     files: list[Written],
     spec: Any,
     parts: dict[str, Any],
     more: dict[str, Any],
+    callbacks: Sequence[str],
     about: dict[str, Any],
 ) -> Manifest:
     session, extra = (FileEntry(**file._asdict()) for file in files)
@@ -109,8 +119,8 @@ def _manifest(
         library=library_version(),
         torch=str(torch.__version__),
         id=save.id,
-        model=fingerprint(runtime),
-        callbacks=[callback.state_key for callback in runtime.own_callbacks],
+        model=fingerprint(attached),
+        callbacks=list(callbacks),
         spec=spec,
         session=SessionEntry(file=session, **parts),
         extra=ExtraEntry(file=extra, **more),
@@ -127,9 +137,8 @@ def library_version() -> str:
         return "unknown"
 
 
-def _example_inputs(runtime: Runtime, writer: Writer) -> Any:
+def _example_inputs(inputs: Any, writer: Writer) -> Any:
     """Return the inputs of the trace if they are plain data; whoever loads the folder must pass others."""
-    inputs = runtime.example_inputs
     trial = Writer()
     given = {"args": list(inputs.args), "kwargs": dict(inputs.kwargs)} if isinstance(inputs, Call) else inputs
     kind = "call" if isinstance(inputs, Call) else "as given"

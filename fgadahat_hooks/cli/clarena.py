@@ -9,8 +9,8 @@ from typing import Any
 from fgadahat_hooks.cli.clarena_table import ALGORITHMS, ELSEWHERE, FIXED, HEADS, HYDRA, REQUIRED, Argument
 from fgadahat_hooks.errors import Problem, SpecError
 from fgadahat_hooks.registry import suggest
-from fgadahat_hooks.spec import AttachSpec, to_spec
-from fgadahat_hooks.spec_errors import join, show
+from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
+from fgadahat_hooks.spec.errors import join, show
 
 _CLASS_KEYS = ("_target_", "class_path")
 _MODES = {"hat": "HAT", "adahat": "AdaHAT"}

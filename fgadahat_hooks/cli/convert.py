@@ -42,8 +42,8 @@ def convert(
     - `fgadahat-hooks convert cl_algorithm.yaml --schema fgadahat-hooks.schema.json`
     """
     from fgadahat_hooks.cli.clarena import convert_clarena
-    from fgadahat_hooks.spec import to_spec
-    from fgadahat_hooks.spec_io import dump_spec, read_mapping, yaml_text
+    from fgadahat_hooks.spec.attach_spec import to_spec
+    from fgadahat_hooks.spec.files import dump_spec, read_mapping, yaml_text
 
     converted = convert_clarena(read_mapping(file), str(file), lenient=lenient)
     text = _header(converted, file.name, schema) + "\n" + yaml_text(converted.spec)

@@ -23,7 +23,7 @@ def inspect(
     """
     from fgadahat_hooks.cli.run_data import run_data
     from fgadahat_hooks.cli.run_tables import print_run
-    from fgadahat_hooks.summary import read_summary
+    from fgadahat_hooks.summary.summary import read_summary
 
     summary = read_summary(run)
     if as_json:

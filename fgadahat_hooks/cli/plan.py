@@ -69,7 +69,7 @@ def plan(
     from fgadahat_hooks.cli.inputs import make_inputs
     from fgadahat_hooks.cli.models import make_model, read_arguments
     from fgadahat_hooks.cli.plan_tables import print_plan
-    from fgadahat_hooks.plan import plan as make_plan
+    from fgadahat_hooks.protection.plan import plan as make_plan
 
     keywords = read_arguments(arguments or (), model_args)
     tensors = make_inputs(inputs, dtype or (), batch)

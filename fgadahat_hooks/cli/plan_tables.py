@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fgadahat_hooks.cli.consoles import out, table
-from fgadahat_hooks.plan import Plan, layer_rows, leak_lines, regate_lines, tensor_rows
+from fgadahat_hooks.protection.plan import Plan, layer_rows, leak_lines, regate_lines, tensor_rows
 
 _COLOURS = {"gated": "green", "per_task": "cyan", "frozen": "blue", "shared": "bold red"}
 _WIDE = 110

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.summary import RunSummary
 from fgadahat_hooks.verify import VerifyReport
 
 

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fgadahat_hooks.cli.consoles import out, printable, table
-from fgadahat_hooks.spec import AttachSpec
-from fgadahat_hooks.state import TaskId
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.gates.task_state import TaskId
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.summary.summary import RunSummary
 
 _WIDTH = 12
 """Cells of a bar that is full."""

@@ -23,7 +23,7 @@ def schema(
     A YAML spec whose first line is `# yaml-language-server: $schema=fgadahat-hooks.schema.json` is then completed and
     checked in editors.
     """
-    from fgadahat_hooks.spec_io import json_schema
+    from fgadahat_hooks.spec.files import json_schema
 
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False)
     if output is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.presets import preset
-from fgadahat_hooks.spec import AttachSpec
-from fgadahat_hooks.spec_io import load_spec
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.spec.files import load_spec
+from fgadahat_hooks.spec.presets import preset
 
 PRESET = "preset:"
 

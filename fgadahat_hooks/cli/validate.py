@@ -23,7 +23,7 @@ def validate(
 
     - `fgadahat-hooks validate specs/*.yaml`
     """
-    from fgadahat_hooks.spec_io import load_spec
+    from fgadahat_hooks.spec.files import load_spec
 
     bad = 0
     for path in specs:

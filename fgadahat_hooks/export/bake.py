@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.graph import UnitGraph, UnitLayer
+from fgadahat_hooks.graph.unit_graph import UnitGraph, UnitLayer
 from fgadahat_hooks.layers import layer_type_of
 
 

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from torch import nn
 
-from fgadahat_hooks.errors import BadCallError, TaskRunningError
+from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.export.bake import bake
 from fgadahat_hooks.export.check import outputs, refuse_changed
 from fgadahat_hooks.export.compact import compacted
 from fgadahat_hooks.export.plain import plain_copy
 from fgadahat_hooks.export.report import ExportReport
-from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.state import TaskId
-from fgadahat_hooks.task_tensors import TaskTensors
-from fgadahat_hooks.tracing.forward import ExampleInputs
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.task_state import TaskId, TaskRecord
+from fgadahat_hooks.gates.task_tensors import TaskTensors
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs
 
 
 def export(
-    runtime: Runtime, task: TaskId, inputs: ExampleInputs | None = None, *, compact: bool = False
+    attached: AttachedModel,
+    task: TaskId,
+    record: TaskRecord,
+    alone: AbstractContextManager[None],
+    using: AbstractContextManager[None],
+    inputs: ExampleInputs | None = None,
+    *,
+    compact: bool = False,
 ) -> tuple[nn.Module, ExportReport | None]:
     """Return a plain copy of the model that computes what it computes as a finished task; see `Session.export`.
 
     Args:
-        runtime: The attached model.
+        attached: The attached model.
         task: Id of a finished task.
+        record: What that task left.
+        alone: Runs a block in which no other thread has a task's tensors in the model.
+        using: Runs a block as that task.
         inputs: Inputs to compare both on; those of the trace when left out.
         compact: Whether to remove dead units.
 
@@ -31,24 +43,19 @@ def export(
         The copy, and what was removed if it is compact.
 
     Raises:
-        TaskRunningError: The task has not ended.
-        UnknownTaskError: No task of that id is finished.
+        BadCallError: There are no inputs to compare on.
         ExportError: The copy would give other outputs.
     """
-    current = runtime.task or runtime.interrupted
-    if current is not None and current.id == task:
-        raise TaskRunningError(f"Task {task!r} has not ended. End its block, then export it.")
-    record = runtime.record(task)
-    inputs = runtime.example_inputs if inputs is None else inputs
+    inputs = attached.example_inputs if inputs is None else inputs
     if inputs is None:
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
-    with runtime.alone():  # no other thread has a task's tensors in the model
-        made = plain_copy(runtime.model)
-    TaskTensors(made, []).put(record.tensors, copy=True)
-    bake(made, runtime.graph, record.masks)
-    with runtime.using(task):
-        expected = outputs(runtime.model, inputs)
-    refuse_changed(task, made, runtime.graph, expected, outputs(made, inputs))
+    with alone:
+        made = plain_copy(attached.model)
+    TaskTensors(made, []).enter(record.tensors, copy=True)
+    bake(made, attached.graph, record.masks)
+    with using:
+        expected = outputs(attached.model, inputs)
+    refuse_changed(task, made, attached.graph, expected, outputs(made, inputs))
     if not compact:
         return made, None
-    return compacted(made, runtime.graph, record.masks, inputs)
+    return compacted(made, attached.graph, record.masks, inputs)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import ExportError
-from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.graph.tracing.custom import has_own_forward
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
+from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.layers import layer_type_of
-from fgadahat_hooks.tracing.custom import has_own_forward
-from fgadahat_hooks.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
 
 
 def outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:

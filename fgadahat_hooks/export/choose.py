@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.export.slots import Sliced, SlotTable
-from fgadahat_hooks.graph import UnitGraph
+from fgadahat_hooks.graph.unit_graph import UnitGraph
 
 Cut = frozenset[int]
 """Roots of the slots that go together because they cut the same tensors along the same axes."""

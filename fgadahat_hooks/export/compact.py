@@ -16,8 +16,8 @@ from fgadahat_hooks.export.follow import follow
 from fgadahat_hooks.export.report import ExportReport, kept_units, removed_units, saved
 from fgadahat_hooks.export.shrink import double, shrunk
 from fgadahat_hooks.export.slots import SlotTable
-from fgadahat_hooks.graph import UnitGraph
-from fgadahat_hooks.tracing.forward import ExampleInputs
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs
+from fgadahat_hooks.graph.unit_graph import UnitGraph
 
 _DOUBLE = 1e-9
 _SINGLE = 1e-5

@@ -12,8 +12,8 @@ from fgadahat_hooks.export import moves, rules
 from fgadahat_hooks.export.lines import Line, Lines
 from fgadahat_hooks.export.slots import SlotTable
 from fgadahat_hooks.export.step import RULES, NotFollowedError, Step
-from fgadahat_hooks.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
-from fgadahat_hooks.tracing.operation import Operation, is_foreign, plain_tensors
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs, output_tensors, own_copy, run_example, untouched
+from fgadahat_hooks.graph.tracing.operation import Operation, is_foreign, plain_tensors
 
 RULE_MODULES = (moves, rules)
 """Importing them fills the table of rules."""

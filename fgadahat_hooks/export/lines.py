@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from fgadahat_hooks.export.slots import Slots
-from fgadahat_hooks.tracing.geometry import is_plain, storage_key
+from fgadahat_hooks.graph.tracing.geometry import is_plain, storage_key
 
 _Place = tuple[int, int, torch.Size, tuple[int, ...]]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fgadahat_hooks.export.slots import FIXED
 from fgadahat_hooks.export.step import NotFollowedError, Step, rule
-from fgadahat_hooks.tracing.geometry import product
+from fgadahat_hooks.graph.tracing.geometry import product
 
 
 @rule("view _unsafe_view reshape _reshape_alias unflatten flatten view_copy")

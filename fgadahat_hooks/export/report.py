@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fgadahat_hooks.export.choose import Cut
 from fgadahat_hooks.export.shrink import count, widths
 from fgadahat_hooks.export.slots import SlotTable
-from fgadahat_hooks.graph import UnitGraph
-from fgadahat_hooks.tracing.forward import ExampleInputs, own_copy, run_example, untouched
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs, own_copy, run_example, untouched
+from fgadahat_hooks.graph.unit_graph import UnitGraph
 
 
 class Saved(NamedTuple):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fgadahat_hooks.graph.tracing.geometry import is_plain, storage_key
 from fgadahat_hooks.layers import LayerType, layer_type_of
-from fgadahat_hooks.tracing.geometry import is_plain, storage_key
 
 FIXED = 0
 """The slot of whatever is not followed: what is joined with it stays."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fgadahat_hooks.export.lines import Line, Lines
 from fgadahat_hooks.export.slots import Slots, SlotTable
-from fgadahat_hooks.tracing.operation import Operation, plain_tensors
+from fgadahat_hooks.graph.tracing.operation import Operation, plain_tensors
 
 
 class NotFollowedError(Exception):

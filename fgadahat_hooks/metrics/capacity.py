@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.metrics.plotted import PlottedMetric
-from fgadahat_hooks.session import Session
+from fgadahat_hooks.session.session import Session
 
 
 class NetworkCapacity(PlottedMetric):

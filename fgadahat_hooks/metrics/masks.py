@@ -13,7 +13,7 @@ from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.metrics.functional.masks import cumulative_mask_use, free_unit_fraction, mask_overlap, mask_use
 from fgadahat_hooks.metrics.heat_map import heat_map, square
 from fgadahat_hooks.metrics.plotted import PlottedMetric
-from fgadahat_hooks.session import Session
+from fgadahat_hooks.session.session import Session
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.outcome import outcome
 from fgadahat_hooks.plots.canvas import FIRST, RULE, SECOND, as_text, in_percent, place, plain
 from fgadahat_hooks.plots.heat_map import draw
-from fgadahat_hooks.run_source import Source, as_summary
+from fgadahat_hooks.summary.accuracy_summary import accuracy_summary
+from fgadahat_hooks.summary.source import Source, as_summary
 
 if TYPE_CHECKING:
     from typing import Any
@@ -38,7 +38,7 @@ def accuracy_matrix(source: Source, ax: Axes | None = None, *, accuracy: Any = N
         MissingDependencyError: matplotlib is not installed.
     """
     run = as_summary(source, accuracy)
-    if outcome(run.accuracy) is None or run.accuracy is None:
+    if accuracy_summary(run.accuracy) is None or run.accuracy is None:
         raise BadCallError(_NONE)
     names = [str(task) for task in run.tasks]
     figure, axes = place(ax, 2.2 + 0.55 * len(names), 1.6 + 0.4 * len(names))
@@ -66,7 +66,7 @@ def stability_plasticity(source: Source, ax: Axes | None = None, *, accuracy: An
         MissingDependencyError: matplotlib is not installed.
     """
     run = as_summary(source, accuracy)
-    found = outcome(run.accuracy)
+    found = accuracy_summary(run.accuracy)
     if found is None:
         raise BadCallError(_NONE)
     rows = range(len(found.end))

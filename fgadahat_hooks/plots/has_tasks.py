@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.run_source import Source, as_summary
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.source import Source, as_summary
+from fgadahat_hooks.summary.summary import RunSummary
 
 
 def has_tasks(source: Source, least: int = 1) -> RunSummary:

@@ -9,7 +9,7 @@ import torch
 from fgadahat_hooks.plots.canvas import place, plain
 from fgadahat_hooks.plots.has_tasks import has_tasks
 from fgadahat_hooks.plots.heat_map import draw
-from fgadahat_hooks.run_source import Source
+from fgadahat_hooks.summary.source import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

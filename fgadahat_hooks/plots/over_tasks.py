@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fgadahat_hooks.plots.canvas import FIRST, SECOND, in_percent, place, plain
 from fgadahat_hooks.plots.has_tasks import has_tasks
-from fgadahat_hooks.run_source import Source
+from fgadahat_hooks.summary.source import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

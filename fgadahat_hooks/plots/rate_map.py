@@ -11,7 +11,7 @@ from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.plots.canvas import place, plain
 from fgadahat_hooks.plots.has_tasks import has_tasks
 from fgadahat_hooks.plots.heat_map import draw
-from fgadahat_hooks.run_source import Source
+from fgadahat_hooks.summary.source import Source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

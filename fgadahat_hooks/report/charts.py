@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from torch import Tensor
 
-from fgadahat_hooks.outcome import Outcome
 from fgadahat_hooks.report.histogram import histogram
 from fgadahat_hooks.report.line_chart import Series, line_chart
 from fgadahat_hooks.report.pairs_chart import pairs_chart
 from fgadahat_hooks.report.words import percent
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.accuracy_summary import AccuracySummary
+from fgadahat_hooks.summary.summary import RunSummary
 
 MAX_PAIRS = 24
 """More tasks than these are drawn as lines."""
 
 
-def learning_chart(found: Outcome | None, names: Sequence[str]) -> Markup | None:
+def learning_chart(found: AccuracySummary | None, names: Sequence[str]) -> Markup | None:
     """Draw each task's accuracy when it was learnt and at the end."""
     if found is None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from fgadahat_hooks.report.heat_map import HeatMap
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.summary import RunSummary
 
 
 def accuracy_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:

@@ -6,14 +6,14 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fgadahat_hooks.outcome import outcome
 from fgadahat_hooks.report.charts import capacity_chart, importance_rows, learning_chart
 from fgadahat_hooks.report.maps import accuracy_map, overlap_map, rate_map, use_map
 from fgadahat_hooks.report.palette import LEVELS, css
 from fgadahat_hooks.report.plan_tables import plan_tables
 from fgadahat_hooks.report.tiles import tiles
 from fgadahat_hooks.report.words import counted, dotted, number, percent, points
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.accuracy_summary import accuracy_summary
+from fgadahat_hooks.summary.summary import RunSummary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def page(run: RunSummary) -> str:
     """Return the report of a run as HTML."""
-    found = outcome(run.accuracy)
+    found = accuracy_summary(run.accuracy)
     names = [str(task) for task in run.tasks]
     template = _environment().get_template("page.html")
     return template.render(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from fgadahat_hooks.outcome import Outcome
 from fgadahat_hooks.report.line_chart import mark
 from fgadahat_hooks.report.svg import element, picture, text
 from fgadahat_hooks.report.words import percent, points
+from fgadahat_hooks.summary.accuracy_summary import AccuracySummary
 
 _ROW = 46
 """Pixels a task."""
@@ -18,7 +18,7 @@ _NAME = 22
 """Letters of a name; a phone has no room for more beside the numbers."""
 
 
-def pairs_chart(found: Outcome, tasks: Sequence[str]) -> Markup:
+def pairs_chart(found: AccuracySummary, tasks: Sequence[str]) -> Markup:
     """Draw a track for each task, with a disc where it was and a square where it is now.
 
     The tracks begin at a round number below the worst accuracy, so that small differences can be seen.

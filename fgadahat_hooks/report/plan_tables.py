@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fgadahat_hooks.plan import LayerPlan, Plan
+from fgadahat_hooks.protection.plan import LayerPlan, Plan
 
 Row = tuple[str, ...]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fgadahat_hooks.outcome import Outcome
 from fgadahat_hooks.report.words import counted, percent, points
-from fgadahat_hooks.summary import RunSummary
+from fgadahat_hooks.summary.accuracy_summary import AccuracySummary
+from fgadahat_hooks.summary.summary import RunSummary
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Tile:
     state: Literal["", "good", "bad"] = ""
 
 
-def tiles(run: RunSummary, found: Outcome | None) -> list[Tile]:
+def tiles(run: RunSummary, found: AccuracySummary | None) -> list[Tile]:
     """Return the tiles of a run."""
     return [*_learnt(run, found), *_room(run), _verified(run)]
 
 
-def _learnt(run: RunSummary, found: Outcome | None) -> list[Tile]:
+def _learnt(run: RunSummary, found: AccuracySummary | None) -> list[Tile]:
     if found is None:
         return [Tile("Tasks", str(len(run.tasks)), "", "finished; no accuracy was given")]
     tasks = counted(len(found.end), "task")

@@ -10,7 +10,7 @@ from typing import Any
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.report.page import page
-from fgadahat_hooks.run_source import Source, as_summary
+from fgadahat_hooks.summary.source import Source, as_summary
 
 
 def report(source: Source, path: str | os.PathLike[str] = "report.html", *, accuracy: Any = None) -> Path:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.callbacks.rates import Joined, shared_values
-from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.task_tensors import TaskTensors
+from fgadahat_hooks.gates.task_tensors import TaskTensors
+from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
-def gated_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, Tensor]]:
+def gated_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Give name and data of each gated weight and bias, and a bool mask of what finished tasks use of it."""
-    context = scratch.context(None)
+    context = scratch.attached.context(None, scratch.state)
     joined = Joined(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
     for name, layer in context.layers.items():
         for part, shared in shared_values(context, layer, joined).items():
@@ -22,10 +22,10 @@ def gated_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"{name}.{part}" if name else part, gated.data, (shared.protected != 0).expand(gated.shape)
 
 
-def other_entries(scratch: Runtime) -> Iterator[tuple[str, Tensor, str]]:
+def other_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, str]]:
     """Give name, data and protection of every floating-point tensor that is not gated."""
-    tensors = TaskTensors(scratch.model, [])
-    for policy in scratch.policies:
+    tensors = TaskTensors(scratch.attached.model, [])
+    for policy in scratch.attached.policies:
         tensor = tensors.tensor(policy.name)
         if policy.role != "gated" and tensor.is_floating_point():
             yield policy.name, tensor.data, policy.protection

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, LeakError
 from fgadahat_hooks.progress import Bar, progress
-from fgadahat_hooks.runtime import Runtime
+from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.verify.noise import overwrite_free
 from fgadahat_hooks.verify.report import VerifyReport
 from fgadahat_hooks.verify.scratch import scratch_of
@@ -21,7 +21,7 @@ MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 
 def verify(
-    runtime: Runtime,
+    sequence: TaskSequence,
     inputs: Any = None,
     by_choice: tuple[str, ...] = (),
     optimizer: MakeOptimizer | None = None,
@@ -30,7 +30,7 @@ def verify(
     """Run the proof on copies; see `Session.verify`.
 
     Args:
-        runtime: The attached model, with finished tasks.
+        sequence: The attached model, with finished tasks.
         inputs: Inputs for the model; those of the trace when left out.
         by_choice: What the plan says can change finished tasks, for the report.
         optimizer: Makes an optimizer of parameter groups; None leaves the scratch tasks out.
@@ -40,18 +40,18 @@ def verify(
         LeakError: Some finished task's logits changed, or a protected element moved.
     """
     _check(optimizer, steps)
-    inputs = runtime.example_inputs if inputs is None else inputs
+    inputs = sequence.attached.example_inputs if inputs is None else inputs
     if inputs is None:
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
     with torch.inference_mode(False):
-        with runtime.alone():
-            scratch = scratch_of(runtime)
+        with sequence.alone():
+            scratch = scratch_of(sequence)
         count = len(scratch.state.records) * 2
         with progress("verifying", count if optimizer is None else 2 * count + 2) as bar:
             report = replace(overwrite_free(scratch, inputs, bar), by_choice=by_choice)
             if report.leaks:
-                raise LeakError(f"{report}\nPolicies: {_shared(runtime, report)}")
-            return report if optimizer is None else _trained(runtime, inputs, report, optimizer, steps, bar)
+                raise LeakError(f"{report}\nPolicies: {_shared(sequence, report)}")
+            return report if optimizer is None else _trained(sequence, inputs, report, optimizer, steps, bar)
 
 
 def _check(optimizer: Any, steps: Any) -> None:
@@ -66,7 +66,7 @@ def _check(optimizer: Any, steps: Any) -> None:
 
 
 def _trained(
-    runtime: Runtime, inputs: Any, report: VerifyReport, optimizer: MakeOptimizer, steps: int, bar: Bar
+    sequence: TaskSequence, inputs: Any, report: VerifyReport, optimizer: MakeOptimizer, steps: int, bar: Bar
 ) -> VerifyReport:
     """Add what scratch tasks show.
 
@@ -74,8 +74,8 @@ def _trained(
         LeakError: They changed a finished task, or moved what is protected.
         OptimizerError: The optimizer was refused, and changed nothing that is protected.
     """
-    leaks, training, refused = learn_scratch_tasks(runtime, inputs, optimizer, steps, bar)
-    policies = {p.name: f"{p.protection} ({p.reason})" for p in runtime.policies if p.name in leaks}
+    leaks, training, refused = learn_scratch_tasks(sequence, inputs, optimizer, steps, bar)
+    policies = {p.name: f"{p.protection} ({p.reason})" for p in sequence.attached.policies if p.name in leaks}
     report = replace(report, leaks=leaks, training=training, policies=policies)
     if leaks:
         said = f"\nThe step itself was refused: {refused}" if refused is not None else ""
@@ -88,7 +88,7 @@ def _trained(
     return report
 
 
-def _shared(runtime: Runtime, report: VerifyReport) -> str:
-    by_name = {p.name: p for p in runtime.policies if p.protection == "shared"}
+def _shared(sequence: TaskSequence, report: VerifyReport) -> str:
+    by_name = {p.name: p for p in sequence.attached.policies if p.protection == "shared"}
     found = [f"{name}: {by_name[name].protection} ({by_name[name].reason})" for name in report.leaks if name in by_name]
     return "; ".join(found) or "none of them is shared by choice; please report this model"

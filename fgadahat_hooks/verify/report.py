@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fgadahat_hooks.state import TaskId
+from fgadahat_hooks.gates.task_state import TaskId
 
 Tasks = tuple[TaskId, ...]
 

@@ -10,19 +10,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, FgadahatError
-from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.task import Task
-from fgadahat_hooks.tracing.forward import call_model, output_tensors, own_copy
+from fgadahat_hooks.graph.tracing.forward import call_model, output_tensors, own_copy
+from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.task import Task
 
 
-def own_groups(scratch: Runtime) -> list[dict[str, Any]]:
+def own_groups(scratch: TaskSequence) -> list[dict[str, Any]]:
     """Return parameter groups as the first task had them: an optimizer kept since then holds frozen parameters too.
 
     Nothing but the weight decay of embeddings is set, so that the user's own options hold.
     """
-    embeddings = [gate.embedding for gate in scratch.gates.values()]
+    embeddings = [gate.embedding for gate in scratch.attached.gates.values()]
     left_out = {id(e) for e in embeddings}
-    own = [p for p in scratch.model.parameters() if p.requires_grad and id(p) not in left_out]
+    own = [p for p in scratch.attached.model.parameters() if p.requires_grad and id(p) not in left_out]
     groups: list[dict[str, Any]] = [{"params": own}, {"params": embeddings, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
@@ -30,9 +30,9 @@ def own_groups(scratch: Runtime) -> list[dict[str, Any]]:
 class ScratchSteps:
     """Steps of one scratch task, through the same protection as the user's own."""
 
-    def __init__(self, scratch: Runtime, task: Task, optimizer: Optimizer, inputs: Any) -> None:
+    def __init__(self, scratch: TaskSequence, task: Task, optimizer: Optimizer, inputs: Any) -> None:
         """Make no step yet."""
-        self._model = scratch.model
+        self._model = scratch.attached.model
         self._task = task
         self._optimizer = optimizer
         self._inputs = inputs

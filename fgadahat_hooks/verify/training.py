@@ -10,16 +10,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks import GradientAdjustCallback
 from fgadahat_hooks.callbacks.base import optimizer_parameters
 from fgadahat_hooks.errors import BadCallError, OptimizerError
-from fgadahat_hooks.guard import OptimizerGuard
 from fgadahat_hooks.progress import NO_BAR, Bar
-from fgadahat_hooks.runtime import Runtime
-from fgadahat_hooks.task import Task
+from fgadahat_hooks.protection.guard import OptimizerGuard
+from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.task import Task
 from fgadahat_hooks.verify.blame import Change, blame, put_back
 from fgadahat_hooks.verify.entries import gated_entries, other_entries
 from fgadahat_hooks.verify.report import Tasks, TrainingReport
@@ -53,7 +53,11 @@ class _Watched(NamedTuple):
 
 
 def learn_scratch_tasks(
-    runtime: Runtime, inputs: Any, make: Callable[[list[dict[str, Any]]], Optimizer], steps: int, bar: Bar = NO_BAR
+    sequence: TaskSequence,
+    inputs: Any,
+    make: Callable[[list[dict[str, Any]]], Optimizer],
+    steps: int,
+    bar: Bar = NO_BAR,
 ) -> Found:
     """Learn two tasks on a copy, with one optimizer that keeps its state from the first to the second.
 
@@ -63,17 +67,17 @@ def learn_scratch_tasks(
         For each leaking tensor the tasks whose logits it changed; the report; and the error by which a step was
         refused, if one was: the training ended with it.
     """
-    adjusting = [copy.copy(c) for c in runtime.callbacks.items if isinstance(c, GradientAdjustCallback)]
-    with runtime.alone():
-        scratch = scratch_of(runtime, adjusting)
+    adjusting = [copy.copy(c) for c in sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
+    with sequence.alone():
+        scratch = scratch_of(sequence, adjusting)
     hard = any(callback.hard for callback in adjusting)
-    with closing(scratch.hooks):
+    with closing(scratch.attached.hooks):
         before = logits(scratch, inputs, bar)
         with torch.no_grad():
             watched = list(_watched(scratch, hard))
         with seeded(), torch.enable_grad():
             OptimizerGuard(scratch)
-            report, refused = _learn(scratch, runtime, inputs, make, steps, bar)
+            report, refused = _learn(scratch, sequence.attached.model, inputs, make, steps, bar)
         if not report.moved and refused is None:
             raise BadCallError(
                 f"Expected an optimizer that trains, but {report.optimizer} moved nothing in {steps} step(s): nothing "
@@ -83,7 +87,7 @@ def learn_scratch_tasks(
 
 
 def _learn(
-    scratch: Runtime, runtime: Runtime, inputs: Any, make: Callable[..., Any], steps: int, bar: Bar
+    scratch: TaskSequence, users: nn.Module, inputs: Any, make: Callable[..., Any], steps: int, bar: Bar
 ) -> tuple[TrainingReport, OptimizerError | None]:
     """Learn the two tasks; count what the steps moved, task by task."""
     optimizer: Optimizer | None = None
@@ -91,9 +95,11 @@ def _learn(
     for number in (1, 2):
         try:
             with Task(scratch, _free_id(scratch, number), None) as task:
-                optimizer = _made(scratch, runtime, make) if optimizer is None else optimizer
+                optimizer = (
+                    _made(scratch.attached.model, own_groups(scratch), users, make) if optimizer is None else optimizer
+                )
                 task.protect(optimizer)
-                own = [(p, p.detach().clone()) for p in scratch.model.parameters()]
+                own = [(p, p.detach().clone()) for p in scratch.attached.model.parameters()]
                 ScratchSteps(scratch, task, optimizer, inputs).run(steps)
                 moved = max(moved, sum(int(_differ(p, before).sum()) for p, before in own))
             bar.advance()
@@ -103,17 +109,17 @@ def _learn(
     return TrainingReport(type(optimizer).__name__, steps, moved, 0, {}), refused
 
 
-def _free_id(scratch: Runtime, number: int) -> str:
+def _free_id(scratch: TaskSequence, number: int) -> str:
     name = f"scratch {number}"
     while name in scratch.state.records:
         name += "'"
     return name
 
 
-def _made(scratch: Runtime, runtime: Runtime, make: Callable[..., Any]) -> Optimizer:
+def _made(model: nn.Module, groups: list[dict[str, Any]], users: nn.Module, make: Callable[..., Any]) -> Optimizer:
     """Build the optimizer; anything but one of the copy's own parameters could step the user's model."""
     try:
-        optimizer = make(own_groups(scratch))
+        optimizer = make(groups)
     except (TypeError, ValueError) as error:
         raise BadCallError(
             f"Expected `optimizer` to make an optimizer of parameter groups, but it raised {type(error).__name__}: "
@@ -125,8 +131,8 @@ def _made(scratch: Runtime, runtime: Runtime, make: Callable[..., Any]) -> Optim
             "wrapper does not step the model itself: return what it wraps."
         )
     held = optimizer_parameters(optimizer)
-    mine = {id(p) for p in scratch.model.parameters()}
-    if not held & mine or held & {id(p) for p in runtime.model.parameters()}:
+    mine = {id(p) for p in model.parameters()}
+    if not held & mine or held & {id(p) for p in users.parameters()}:
         raise BadCallError(
             f"Expected `optimizer` to build {type(optimizer).__name__} from the parameter groups it is given, but it "
             "holds other parameters. The groups are those of a copy; do not use the model's own parameters."
@@ -135,7 +141,7 @@ def _made(scratch: Runtime, runtime: Runtime, make: Callable[..., Any]) -> Optim
 
 
 # ------------------------------------------------------------------ what may not move
-def _watched(scratch: Runtime, hard: bool) -> Iterator[_Watched]:
+def _watched(scratch: TaskSequence, hard: bool) -> Iterator[_Watched]:
     for name, tensor, protected in gated_entries(scratch):
         yield _Watched(name, tensor, tensor.clone(), protected, not hard)
     for name, tensor, protection in other_entries(scratch):

@@ -85,7 +85,7 @@ def kept(session: fh.Session) -> dict[str, Tensor]:
     for task in session.tasks:
         found |= {f"mask {task} {n}": v for n, v in session.masks(task).items()}
         found |= {f"importance {task} {n}": v for n, v in session.importance(task).items()}
-        found |= {f"own {task} {n}": v for n, v in session._runtime.record(task).tensors.items()}
+        found |= {f"own {task} {n}": v for n, v in session._sequence.state.record(task).tensors.items()}
     return found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.distributed import active, check_equal, mean_over_ranks, share_first
+from fgadahat_hooks.distributed.ranks import active, check_equal, mean_over_ranks, share_first
 from fgadahat_hooks.errors import RanksDifferError
 from tests.adapters.ranks import RankError, Ranks
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 
 def start(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from tests.adapters.lightning_world import (
     plain_fit,
     trainer,
 )
-from tests.unit.test_saved_state import differing
+from tests.checkpoint.test_state import differing
 
 pytestmark = WARNINGS
 MEASURES = ("gradcam_abs", "conductance_abs")

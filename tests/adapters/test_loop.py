@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import fgadahat_hooks as fh
 from fgadahat_hooks.adapters.loop import batches
 from fgadahat_hooks.errors import BadCallError, MissingDependencyError
-from tests.small import mlp
+from tests.support.small import mlp
 
 X = torch.randn(2, 4, dtype=torch.float64)
 S_MAX = 400.0

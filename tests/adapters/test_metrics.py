@@ -14,7 +14,7 @@ from fgadahat_hooks import metrics as fm
 from fgadahat_hooks.adapters.lightning import TaskCallback, callbacks
 from tests.adapters.lightning_world import WARNINGS, Batch, Learner, Loader, attached, trainer
 from tests.adapters.ranks import WORLD, Ranks
-from tests.small import batches, learn, mlp
+from tests.support.small import batches, learn, mlp
 
 pytestmark = [
     *WARNINGS,

@@ -160,7 +160,7 @@ def test_evaluation_runs_under_the_hard_mask_of_the_running_task(tmp_path: Path)
         callbacks: list[TrainerCallback] = [TaskCallback(session, task), Look()]
         args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
         Trainer(session.model, args, train_dataset=Images(8), eval_dataset=Images(8), callbacks=callbacks).train()
-        assert float(task._runtime.gate_context.scale) == 400
+        assert float(task._attached.gate_context.scale) == 400
     assert len(losses) == 2
     for told, expected in losses:
         assert told == pytest.approx(expected, rel=1e-5)

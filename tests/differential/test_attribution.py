@@ -15,10 +15,10 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.importance.attribution import Batch, Site, open_scene
 from fgadahat_hooks.importance.attribution.gradient_shap import GradientshapAbs
 from fgadahat_hooks.importance.attribution.target import label_scores
-from tests.attribution import MODELS, Gated, by_captum, gated, mean_abs
 from tests.reference import attribution as reference
 from tests.reference.recorded import LAYERS, SETS, recorded
 from tests.reference.recorded_network import RecordedNetwork
+from tests.support.attribution import MODELS, Gated, by_captum, gated, mean_abs
 
 PLACES = ("gate", "layer")
 RECORDED = ("gradient_x_activation_abs", "gradcam_abs", "internal_influence_abs", "conductance_abs")

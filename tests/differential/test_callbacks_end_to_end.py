@@ -24,7 +24,7 @@ from fgadahat_hooks.functional import min_max
 from tests.reference import rates as reference
 from tests.reference import sparsity as reference_sparsity
 from tests.reference.recorded import LAYERS, SETS, Recorded, recorded
-from tests.small import embeddings, mlp
+from tests.support.small import embeddings, mlp
 
 GATED = ("0", "2", "4")
 EXACT = 8.0  # largest s e at which the recorded embedding gradient has its digits

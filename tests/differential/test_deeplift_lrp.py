@@ -12,15 +12,15 @@ from captum.attr._core import deep_lift
 from captum.attr._utils import lrp_rules
 from torch import Tensor, nn
 
-import tests.attribution as worlds
-from tests.attribution import by_captum, gated
-from tests.captum_models import PLAIN, Cnn, by_layer, inputs
-from tests.explained import measured, same, weighted
+import tests.support.attribution as worlds
 from tests.reference import deeplift as slow_deeplift
 from tests.reference import lrp as slow_lrp
 from tests.reference.masked_mlp import recorded_mlp
 from tests.reference.recorded import LAYERS, SETS, recorded
 from tests.reference.recorded_network import RecordedNetwork
+from tests.support.attribution import by_captum, gated
+from tests.support.captum_models import PLAIN, Cnn, by_layer, inputs
+from tests.support.explained import measured, same, weighted
 
 FC = [f"fc{i}" for i in LAYERS]
 
@@ -159,7 +159,7 @@ def test_captum_lrp_with_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(worlds.MODELS, "cnn", Cnn)
     with gated("cnn") as world:
         ours = world.session.measure("lrp_abs", world.x, world.y, attribute_to="layer")
-        masks = {g.name: g.soft_mask().detach() for g in world.session._runtime.gate_context.gates}
+        masks = {g.name: g.soft_mask().detach() for g in world.session._attached.gate_context.gates}
         state = {k: v for k, v in world.model.state_dict().items() if "hat_gate" not in k}
     assert all(0.01 < float(mask.min()) < float(mask.max()) < 0.99 for mask in masks.values())
     plain = Cnn(masks).double().eval()

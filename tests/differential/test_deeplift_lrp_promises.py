@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import tests.attribution as worlds
+import tests.support.attribution as worlds
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
 from fgadahat_hooks.importance.attribution.lrp import LrpAbs, relevances
-from tests.captum_models import PLAIN, inputs
-from tests.explained import scene, weighted
+from tests.support.captum_models import PLAIN, inputs
+from tests.support.explained import scene, weighted
 
 
 # ------------------------------------------------------------------ where captum is wrong

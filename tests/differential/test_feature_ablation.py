@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.importance.attribution.feature_ablation import FeatureAblationAbs
-from tests.attribution import MODELS, Gated, by_captum, gated
 from tests.differential.test_attribution import close, places
+from tests.importance.replay_scenes import both_ways, gated_scene, recorded_scene
 from tests.reference.ablation import ablation
 from tests.reference.recorded import LAYERS, SETS, recorded
-from tests.unit.importance.replay_scenes import both_ways, gated_scene, recorded_scene
+from tests.support.attribution import MODELS, Gated, by_captum, gated
 
 FEW = {"gate": ["layer1.1.conv1"], "layer": ["conv1"]}
 """Layers of a ResNet-18 that are compared; each unit takes captum a forward."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.attribution import MODELS, gated
 from tests.reference.fisher import fisher
+from tests.support.attribution import MODELS, gated
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.importance.attribution.integrated_gradients import IntegratedGradientsAbs
-from tests.attribution import MODELS, Gated, by_captum, gated, mean_abs
 from tests.differential.test_attribution import close, places
+from tests.importance.replay_scenes import both_ways, gated_scene, recorded_scene
 from tests.reference.integrated import integrated
 from tests.reference.recorded import LAYERS, SETS, recorded
-from tests.unit.importance.replay_scenes import both_ways, gated_scene, recorded_scene
+from tests.support.attribution import MODELS, Gated, by_captum, gated, mean_abs
 
 FEW = ["conv1", "layer2.1.conv1", "layer4.1.conv1"]
 """Layers of a ResNet-18 that are compared: captum cannot write into what `out += identity` writes into."""

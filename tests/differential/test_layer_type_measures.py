@@ -14,9 +14,9 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.errors import CapabilityError
 from fgadahat_hooks.importance import ConsumerView, LayerView
 from fgadahat_hooks.layers import layer_type_of
-from tests.layer_models import SMALL, SUBJECTS
 from tests.reference import measures as reference
 from tests.reference.layout import rows
+from tests.support.layer_models import SMALL, SUBJECTS
 
 UNITS = 6
 

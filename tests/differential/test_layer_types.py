@@ -8,7 +8,7 @@ import torch
 import fgadahat_hooks as fh
 from tests.differential import truth
 from tests.differential.truth import Truth, free_noise_matters, measure, never_vanishing
-from tests.layer_models import SUBJECTS
+from tests.support.layer_models import SUBJECTS
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_all_uses_are_seen(name: str) -> None:
     subject = SUBJECTS[name]
     x, _ = subject.batch(2)
     model = subject.model().eval()
-    graph = fh.attach(model, subject.spec, x)._runtime.graph
+    graph = fh.attach(model, subject.spec, x)._attached.graph
     tables = {n for n, inputs in graph.inputs.items() if not inputs.features}
     assert set(observed(name).layers) == set(graph.inputs) - tables
     assert {n for n in tables if not isinstance(model.get_submodule(n), torch.nn.Embedding)} == set()

@@ -21,7 +21,7 @@ from tests.reference.measures import MEASURES
 from tests.reference.network import Parameters
 from tests.reference.optimizers import Options
 from tests.reference.training import Choices, Learner, masks_at
-from tests.small import Batch, batches, embeddings, mlp
+from tests.support.small import Batch, batches, embeddings, mlp
 
 SIZES = (4, 6, 5, 3)
 GATED = ("0", "2")

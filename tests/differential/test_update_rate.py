@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 import fgadahat_hooks as fh
-from tests.small import backward, batches, learn, mlp, snapshot
+from tests.support.small import backward, batches, learn, mlp, snapshot
 
 MAKERS: dict[str, Callable[[Any], Optimizer]] = {
     "sgd": SGD,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.gate import GateMode
-from fgadahat_hooks.graph import InputMap
-from fgadahat_hooks.session import Session
-from fgadahat_hooks.tracing.forward import output_tensors
+from fgadahat_hooks.gates.gate import GateMode
+from fgadahat_hooks.graph.tracing.forward import output_tensors
+from fgadahat_hooks.graph.unit_graph import InputMap
+from fgadahat_hooks.session.session import Session
 
 SPEC = {"adjustment": {"mode": "hat"}}
 
@@ -100,13 +100,13 @@ def randomise(model: nn.Module) -> nn.Module:
 @contextmanager
 def closed(session: Session, share_on: float, seed: int) -> Iterator[dict[str, Tensor]]:
     """Put random binary masks into the gates."""
-    runtime = session._runtime
+    attached = session._attached
     generator = torch.Generator().manual_seed(seed)
     masks = {
-        name: (torch.rand(layer.units, generator=generator) < share_on).to(runtime.gates[name].embedding)
-        for name, layer in runtime.graph.layers.items()
+        name: (torch.rand(layer.units, generator=generator) < share_on).to(attached.gates[name].embedding)
+        for name, layer in attached.graph.layers.items()
     }
-    context = runtime.gate_context
+    context = attached.gate_context
     context.masks, context.mode = masks, GateMode.USE
     try:
         yield masks
@@ -203,7 +203,7 @@ def observe(
         force: Whether open gates let random values through in place of those computed, so that no zero is there for
             another reason than a gate.
     """
-    graph = session._runtime.graph
+    graph = session._attached.graph
     layers = {name: session.model.get_submodule(name) for name in graph.inputs}
     with ExitStack() as stack:
         masks = stack.enter_context(closed(session, share_on, seed))
@@ -233,7 +233,7 @@ def forced(session: Session, masks: dict[str, Tensor], seed: int) -> Iterator[No
         return hook
 
     with ExitStack() as stack:
-        for name, layer in session._runtime.graph.layers.items():
+        for name, layer in session._attached.graph.layers.items():
             for site in layer.sites if layer.position != "weight" else ():
                 hook = replacing(masks[name], layer.read_axis)
                 stack.callback(session.model.get_submodule(site).register_forward_hook(hook).remove)
@@ -244,11 +244,11 @@ def forced(session: Session, masks: dict[str, Tensor], seed: int) -> Iterator[No
 def free_noise_matters(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float = 0.5) -> bool:
     """Return whether noise in the weights that no open gate needs changes what the model puts out, bit for bit."""
     session = fh.attach(model, SPEC, call)
-    graph = session._runtime.graph
+    graph = session._attached.graph
     with closed(session, share_on, seed=3) as masks, torch.no_grad():
         before = [t.clone() for t in output_tensors(call(model))]
         values = graph.join(masks)
-        for name, layer in session._runtime.layers().items():
+        for name, layer in session._attached.layers().items():
             own = masks[name] > 0
             zero = claimed_zero(graph.inputs[name], values) if name in graph.inputs else torch.zeros(0).bool()
             if graph.layers[name].whole:

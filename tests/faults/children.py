@@ -21,7 +21,7 @@ import torch
 import fgadahat_hooks as fh
 from fgadahat_hooks.checkpoint import folder as folders
 from fgadahat_hooks.errors import StateMismatchError
-from tests.saving import SPEC, Net, bits, example, learn
+from tests.support.saving import SPEC, Net, bits, example, learn
 
 POINTS = {folders: ("save_file", "sync", "sync_folder"), Path: ("replace", "unlink", "mkdir"), os: ("fsync",)}
 """Calls of a save: before and after each of them a child may die."""

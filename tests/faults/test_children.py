@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 

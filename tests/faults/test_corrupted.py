@@ -28,8 +28,8 @@ from fgadahat_hooks.errors import (
     StateMismatchError,
     TraceError,
 )
-from tests.saving import Net, StopError, bits, learn, stop_after
-from tests.small import snapshot
+from tests.support.saving import Net, StopError, bits, learn, stop_after
+from tests.support.small import snapshot
 
 COUNT = 500
 HOSTILE: tuple[Any, ...] = (

@@ -15,7 +15,7 @@ import pytest
 import fgadahat_hooks as fh
 from fgadahat_hooks.checkpoint import folder as folders
 from fgadahat_hooks.errors import CheckpointError, DamagedCheckpointError
-from tests.saving import Net, StopError, bits, learn, stop_after
+from tests.support.saving import Net, StopError, bits, learn, stop_after
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits and locks")
 not_root = pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")

@@ -21,7 +21,7 @@ from fgadahat_hooks.errors import (
     TraceError,
     UnprotectedOptimizerError,
 )
-from tests.saving import SPEC, Net, example, loader
+from tests.support.saving import SPEC, Net, example, loader
 
 SPECS: dict[str, Any] = {"importance": SPEC, "hat": {"adjustment": {"mode": "hat"}}}
 Change = Callable[[fh.Session, fh.Task, int], Any]

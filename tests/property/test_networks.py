@@ -14,11 +14,11 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import FgadahatError, NonFiniteError
-from fgadahat_hooks.state import TaskId
-from tests.learning import Recipe, learn, logits
+from fgadahat_hooks.gates.task_state import TaskId
 from tests.property.random_networks import CLASSES, Step, Wired, blueprints
-from tests.small_models import batch
-from tests.snapshot import Seen, differences, snapshot
+from tests.support.learning import Recipe, learn, logits
+from tests.support.small_models import batch
+from tests.support.snapshot import Seen, differences, snapshot
 
 PROBE = batch(5, seed=99)[0]
 

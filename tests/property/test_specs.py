@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import FgadahatError, SpecError
-from fgadahat_hooks.spec import to_spec
+from fgadahat_hooks.spec.attach_spec import to_spec
 from tests.property.random_specs import ANYTHING, VALID, Data, nearly_valid
-from tests.small_models import Net, batch
-from tests.snapshot import differences, snapshot
+from tests.support.small_models import Net, batch
+from tests.support.snapshot import differences, snapshot
 
 TRIES = settings().max_examples
 MORE = settings(max_examples=5 * TRIES)  # they cost little

@@ -15,8 +15,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import UnreachedLayerError
-from tests.snapshot import differences, snapshot
-from tests.zoo_models import CLASSES, images, labels, randomise
+from tests.support.snapshot import differences, snapshot
+from tests.support.zoo_models import CLASSES, images, labels, randomise
 
 
 class Auxiliary(nn.Module):

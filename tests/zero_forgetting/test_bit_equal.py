@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.forgetting import History
-from tests.learning import RECIPES, recipe
-from tests.zoo_models import HEAVY, LIGHT, build
+from tests.support.forgetting import History
+from tests.support.learning import RECIPES, recipe
+from tests.support.zoo_models import HEAVY, LIGHT, build
 
 HARD = {"adjustment": {"mode": "hat"}}
 CASES = [(m, o) for m in LIGHT for o in RECIPES] + [(m, o) for m in HEAVY for o in ("adamw", "sgd_kept")]

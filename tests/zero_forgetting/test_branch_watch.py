@@ -14,7 +14,7 @@ from torch.optim import LBFGS, SGD, AdamW
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import DetachedError, LeakError, NoTaskError, TraceError
-from tests.branch_models import (
+from tests.support.branch_models import (
     SPEC,
     Base,
     Borrowed,
@@ -27,7 +27,7 @@ from tests.branch_models import (
     learn,
     look,
 )
-from tests.snapshot import differences, snapshot
+from tests.support.snapshot import differences, snapshot
 
 
 # ------------------------------------------------------------------ what is known then
@@ -62,25 +62,25 @@ def test_a_layer_whose_gate_does_not_act_on_a_way_counts_as_used_throughout(kind
 
 def test_a_known_way_is_traced_once() -> None:
     session = attached(OtherActivation())
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
     session.model.eval()(batch(1))
-    assert watch.ways == []
+    assert watch.pending == []
     session.model(batch(-1))
     session.model(batch(-1, seed=3))
-    assert len(watch.ways) == 1
+    assert len(watch.pending) == 1
     graph = session.graph
-    assert watch.ways == []
+    assert watch.pending == []
     session.model(batch(-1))
     session.model.train()(batch(-1))
-    assert watch.ways == []
+    assert watch.pending == []
     assert session.graph is graph
     other = attached(OtherActivation())
-    watch = other._runtime.branches
+    watch = other._sequence.branches
     assert watch is not None
     other.model.train()(batch(-1))
     assert other.graph.inputs["b"].resolved == 0.0
-    assert watch.ways == []  # the trace's own forward is no new way
+    assert watch.pending == []  # the trace's own forward is no new way
 
 
 class OtherInTraining(Base):
@@ -152,12 +152,12 @@ def test_retracing_needs_a_traced_and_attached_model() -> None:
 
 def test_a_copy_of_the_model_is_not_watched() -> None:
     session = attached(OtherFeeder())
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
     for twin in (copy.deepcopy(session.model), pickle.loads(pickle.dumps(session.model))):  # noqa: S301  # our own bytes
         twin.eval()(batch(-1))
     copy.copy(session.model).eval()(batch(-1))  # has the hooks of the original, as a replica for another device
-    assert watch.ways == []
+    assert watch.pending == []
 
 
 def test_the_trace_leaves_the_model_and_a_running_backward_alone() -> None:

@@ -12,7 +12,7 @@ import torch
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import StateMismatchError
-from tests.branch_models import (
+from tests.support.branch_models import (
     MODELS,
     Base,
     EarlyExit,
@@ -54,7 +54,7 @@ def test_a_way_that_only_training_showed_is_protected_from_the_next_task(kind: t
 
 @pytest.mark.parametrize("kind", [k for k in MODELS if k not in (SharedNorm, EarlyExit)])
 def test_without_the_watch_it_would_leak(kind: type[Base], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fgadahat_hooks.branches.BranchWatch.begin", lambda *_: None)
+    monkeypatch.setattr("fgadahat_hooks.tasks.branches.BranchWatch.begin", lambda *_: None)
     session = attached(kind())
     learn(session, "a", (1, -1))
     before = look(session, "a", -1)

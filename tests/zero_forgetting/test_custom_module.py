@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW
 
 import fgadahat_hooks as fh
-from tests.learning import RECIPES, learn, logits, recipe
+from tests.support.learning import RECIPES, learn, logits, recipe
 
 SHAPE = (3, 6, 8)
 CLASSES = 4

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import fgadahat_hooks as fh
-from tests.learning import learn, logits, recipe
+from tests.support.learning import learn, logits, recipe
 
 
 class BlockHead(nn.Module):

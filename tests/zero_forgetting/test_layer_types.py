@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import fgadahat_hooks as fh
-from tests.layer_models import SUBJECTS, Subject
-from tests.learning import learn, logits, recipe
+from tests.support.layer_models import SUBJECTS, Subject
+from tests.support.learning import learn, logits, recipe
 
 STEPS = 3
 

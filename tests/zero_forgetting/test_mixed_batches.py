@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 import fgadahat_hooks as fh
-from tests.zoo_models import images, randomise
+from tests.support.zoo_models import images, randomise
 
 IDS = ["a", "c", "b", "b", "a", "c"]
 CLASSES = {"a": 4, "b": 3, "c": 5}
@@ -144,7 +144,7 @@ def test_one_forward_for_each_distinct_task(world: tuple[fh.Session, Case]) -> N
 def test_tasks_have_norms_of_their_own(world: tuple[fh.Session, Case]) -> None:
     """Else the rows would be right although norms were those of one task."""
     session, _ = world
-    records = session._runtime.state.records
+    records = session._sequence.state.records
     norms = [p.name for p in session.plan.tensors if p.role == "norm" and p.kind == "parameter"]
     assert norms
     assert any(not torch.equal(records["a"].tensors[n], records["b"].tensors[n]) for n in norms)

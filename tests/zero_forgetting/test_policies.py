@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import LeakError
-from fgadahat_hooks.gate import Gate
-from fgadahat_hooks.gate_sites import NormSite
+from fgadahat_hooks.gates.gate import Gate
+from fgadahat_hooks.gates.sites import NormSite
 from fgadahat_hooks.hooks import HookSet
-from tests.forgetting import History
-from tests.learning import recipe
-from tests.zoo_models import build
+from tests.support.forgetting import History
+from tests.support.learning import recipe
+from tests.support.zoo_models import build
 
 
 class Hole(NamedTuple):
@@ -91,7 +91,7 @@ def gate_in_front(hooks: HookSet, norm: nn.Module, gate: Gate) -> None:
 
 @pytest.mark.parametrize("wrong", [gate_missing, gate_in_front])
 def test_a_gate_out_of_place_leaks_and_is_found(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("fgadahat_hooks.attach"), "install_norm", wrong)
+    monkeypatch.setattr(importlib.import_module("fgadahat_hooks.gates.install"), "install_norm", wrong)
     history = History(build("resnet18"))
     assert history.session.plan.leaks == ()
     assert two_tasks(history, "sgd") == ["birds"]

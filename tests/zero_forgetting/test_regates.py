@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.gate import GateMode
-from fgadahat_hooks.graph import InputMap
+from fgadahat_hooks.gates.gate import GateMode
+from fgadahat_hooks.graph.unit_graph import InputMap
 from tests.differential.truth import measure
-from tests.forgetting import History
-from tests.learning import recipe
-from tests.zoo_models import CLASSES, images, randomise
+from tests.support.forgetting import History
+from tests.support.learning import recipe
+from tests.support.zoo_models import CLASSES, images, randomise
 
 WIDTH = 24
 
@@ -166,7 +166,7 @@ def test_the_mask_of_a_channel(name: str) -> None:
     session = fh.attach(model, {}, images(1))
     masks = {n: torch.rand(u.units) for n, u in session.graph.layers.items()}
     seen: list[Tensor] = []
-    with session._runtime.gate_context.acting(GateMode.USE, masks), torch.no_grad():
+    with session._attached.gate_context.acting(GateMode.USE, masks), torch.no_grad():
         norm = model.get_submodule("norm")
         handle = norm.register_forward_pre_hook(lambda m, _: seen.append(m.weight / m._parameters["weight"]))
         model(images(1))

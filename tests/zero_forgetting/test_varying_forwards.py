@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fgadahat_hooks.trace import trace_again
-from tests.branch_models import (
+from fgadahat_hooks.graph.trace import trace_again
+from tests.support.branch_models import (
     CLASSES,
     Base,
     OtherActivation,
@@ -52,9 +52,9 @@ def test_layers_left_out_in_training_cost_no_plasticity() -> None:
     learn(session, "b", (1, -1), steps=6)
     assert torch.equal(before, look(session, "a", 1))
     assert {name: inputs.resolved for name, inputs in session.graph.inputs.items()} == resolved
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
-    assert watch.ways == []
+    assert watch.pending == []
 
 
 def test_layers_left_out_in_training_are_traced_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_layers_left_out_in_training_are_traced_a_few_times_only(monkeypatch: py
         traces.append(1)
         return trace_again(*args)
 
-    monkeypatch.setattr("fgadahat_hooks.branches.trace_again", counted)
+    monkeypatch.setattr("fgadahat_hooks.tasks.branches.trace_again", counted)
     session = attached(LayerDrop())
     session.model.train()
     for _ in range(60):
@@ -93,24 +93,24 @@ class Checkpointed(Base):
 
 def test_recomputed_parts_are_no_new_way() -> None:
     session = attached(Checkpointed())
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
     with session.task("a") as task:
         task.anneal(1, 1)
         for _ in range(2):
             session.model.train()(batch(1).requires_grad_()).sum().backward()
-            assert watch.ways == []
+            assert watch.pending == []
 
 
 def test_an_exception_in_the_forward_leaves_no_way_behind() -> None:
     session = attached(OtherActivation())
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
     with pytest.raises(RuntimeError):
         session.model.eval()(torch.zeros(2, 5, 8, 8))
-    assert watch.ways == []
+    assert watch.pending == []
     session.model(batch(1))
-    assert watch.ways == []
+    assert watch.pending == []
 
 
 @pytest.mark.parametrize("kind", [OtherActivation, Swapped])
@@ -118,11 +118,11 @@ def test_mixed_batches_are_no_new_way(kind: type[Base]) -> None:
     session = attached(kind())
     for task in "ab":
         learn(session, task, (1,), steps=1)
-    watch = session._runtime.branches
+    watch = session._sequence.branches
     assert watch is not None
     with torch.no_grad(), session.use(["a", "b", "a", "b", "a", "a"]):
         session.model.eval()(batch(1))
-    assert watch.ways == []
+    assert watch.pending == []
     with torch.no_grad(), session.use(["a", "b", "a", "b", "a", "a"]):
         session.model.eval()(batch(-1))
-    assert len(watch.ways) == 1
+    assert len(watch.pending) == 1

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.forgetting import History
-from tests.learning import recipe
-from tests.zoo_models import CLASSES
+from tests.support.forgetting import History
+from tests.support.learning import recipe
+from tests.support.zoo_models import CLASSES
 
 
 class StandardisedConv2d(nn.Conv2d):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fgadahat_hooks as fh
-from tests.zoo_models import BUILDERS, CLASSES, SIZE, images, randomise
+from tests.support.zoo_models import BUILDERS, CLASSES, SIZE, images, randomise
 
 
 def _timm(name: str) -> nn.Module:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.forgetting import History
-from tests.learning import RECIPES, recipe
-from tests.zoo_models import BUILDERS, build
+from tests.support.forgetting import History
+from tests.support.learning import RECIPES, recipe
+from tests.support.zoo_models import BUILDERS, build
 
 pytestmark = pytest.mark.zoo
 

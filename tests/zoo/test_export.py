@@ -10,11 +10,11 @@ import torch
 import fgadahat_hooks as fh
 from benchmarks.bench_export import finish, logits, measure
 from benchmarks.export_models import SUBJECTS, build
-from tests.forgetting import History
-from tests.learning import recipe
-from tests.unit.export.test_published import check
-from tests.zoo_models import BUILDERS
-from tests.zoo_models import build as build_trained
+from tests.export.test_published import check
+from tests.support.forgetting import History
+from tests.support.learning import recipe
+from tests.support.zoo_models import BUILDERS
+from tests.support.zoo_models import build as build_trained
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
 TOOLS = ("ResNet-18", "MobileNetV3-S", "ShuffleNetV2 x1.0", "DenseNet-121", "ViT (4 blocks of 128)", "Swin-T")

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 from tests.zoo.mutations.__main__ import MUTATIONS
 from tests.zoo.mutations.mutation import Mutation
 from tests.zoo.sample import SAMPLE

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import fgadahat_hooks as fh
-from tests.tree import ROOT
+from tests.support.tree import ROOT
+from tests.support.zoo_models import images, labels
 from tests.zoo.reload import MODELS, SMALL, TASKS, all_logits, built, logits_of
-from tests.zoo_models import images, labels
 
 LARGE = tuple(name for name in MODELS if name not in SMALL)
 

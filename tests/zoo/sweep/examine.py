@@ -15,12 +15,12 @@ from torch import nn
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import LeakError
 from tests.differential.truth import randomise as randomise_for_truth
-from tests.learning import recipe
+from tests.support.learning import recipe
+from tests.support.zoo_models import randomise
 from tests.zoo.sweep.graph import examine_graph, time_trace
 from tests.zoo.sweep.row import Row, fingerprint
 from tests.zoo.sweep.subject import Subject
 from tests.zoo.sweep.tasks import VacuousError, learn_two
-from tests.zoo_models import randomise
 
 LARGE = 1e8
 """Parameters from which on what is left of one part must be gone before the next begins."""

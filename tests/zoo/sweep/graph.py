@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.targets import find_targets
-from fgadahat_hooks.trace import ExampleInputs, trace
-from fgadahat_hooks.tracing.forward import call_model, untouched
+from fgadahat_hooks.graph.targets import find_targets
+from fgadahat_hooks.graph.trace import ExampleInputs, trace
+from fgadahat_hooks.graph.tracing.forward import call_model, untouched
 from tests.differential.truth import LayerTruth, Truth, never_vanishing, observe
 from tests.zoo.sweep.row import Row
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from tests.unit.tracing.odd_models import FILES, MODELS
+from tests.graph.tracing.odd_models import FILES, MODELS
 from tests.zoo.sweep import odd_images, odd_sequences, odd_traps
 from tests.zoo.sweep.odd_base import ODD
 from tests.zoo.sweep.subject import Subject, normal

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 from tests.zoo.sweep.row import Inputs, Kept, Row, fingerprint
 from tests.zoo.sweep.subject import Subject
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.tree import ROOT, package_files
+from tests.support.tree import ROOT, package_files
 
 FOLDER = ROOT / ".zoo"
 

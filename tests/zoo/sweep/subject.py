@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.tracing.forward import ExampleInputs, output_tensors
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs, output_tensors
 
 CLASSES = 4
 WORDS = 50

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.tracing.forward import call_model
-from tests.learning import Recipe
+from fgadahat_hooks.graph.tracing.forward import call_model
+from tests.support.learning import Recipe
 from tests.zoo.sweep.row import Kept
 from tests.zoo.sweep.subject import CLASSES, Subject, answers
 

@@ -1,0 +1,150 @@
+"""What belongs to one attached model, whatever its tasks are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgadahat_hooks.errors import DetachedError, TaskRunningError
+from fgadahat_hooks.gates.context import GatedLayer, TaskContext
+from fgadahat_hooks.gates.gate import Gate, GateContext
+from fgadahat_hooks.gates.task_state import TaskId, TaskState
+from fgadahat_hooks.gates.task_tensors import TaskTensors
+from fgadahat_hooks.graph.policy import TensorPolicy
+from fgadahat_hooks.graph.unit_graph import InputMap, UnitGraph
+from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.layers import LayerType, layer_type_of
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+
+
+@dataclass(eq=False)
+class AttachedModel:
+    """One model with its gates.
+
+    Attributes:
+        model: The user's model.
+        spec: What was asked for.
+        gates: Gate of each gated layer.
+        gate_context: What the gates share.
+        hooks: All that `detach` takes back.
+        graph: The unit graph; empty until traced.
+        policies: How each tensor is protected; empty until traced.
+        tensors: Access to the per-task tensors.
+        initial: Per-task tensors of norms as they were at attach.
+        gated_modules: The modules that carry gates or their hooks, by name.
+        num_classes: Number of outputs of the head at attach, None without one head layer.
+        tied: Identities of head parameters that other modules use too.
+        example_inputs: Inputs that the model was traced with.
+        traced: Whether the unit graph is known.
+        detached: Whether the model was given back.
+    """
+
+    model: nn.Module
+    spec: AttachSpec
+    gates: dict[str, Gate]
+    gate_context: GateContext
+    hooks: HookSet
+    graph: UnitGraph = field(default_factory=lambda: UnitGraph({}, {}))
+    policies: list[TensorPolicy] = field(default_factory=list)
+    tensors: TaskTensors = field(init=False)
+    initial: dict[str, Tensor] = field(default_factory=dict)
+    gated_modules: dict[str, nn.Module] = field(default_factory=dict)
+    num_classes: int | None = None
+    tied: set[int] = field(default_factory=set)
+    example_inputs: Any = None
+    traced: bool = False
+    detached: bool = False
+
+    def __post_init__(self) -> None:
+        """Start without per-task tensors; the trace tells which there are."""
+        self.tensors = TaskTensors(self.model, [])
+
+    # ---------------------------------------------------------------- checks
+    def check_attached(self) -> None:
+        """Refuse to work on a model that was given back, or that lost a gate.
+
+        Raises:
+            DetachedError: The session was detached, or a layer that carries a gate was replaced.
+        """
+        if self.detached:
+            raise DetachedError("The session was detached and its model given back. Call fgadahat_hooks.attach again.")
+        gone = [name for name, module in self.gated_modules.items() if _module(self.model, name) is not module]
+        if gone:
+            raise DetachedError(
+                f"Layer '{gone[0]}' was replaced after attach ({len(gone)} in all): its gate is gone, and finished "
+                "tasks with it. Put the old layer back, or make such changes before attach."
+            )
+
+    def check_not_cast(self, cumulative: Tensor) -> None:
+        """Refuse to continue a task in another precision than it was begun in.
+
+        Args:
+            cumulative: The joined mask that was made when the task began.
+
+        Raises:
+            TaskRunningError: The model was cast, or has lost its values.
+        """
+        now = next((gate.embedding for gate in self.gates.values()), cumulative)
+        if now.dtype != cumulative.dtype or now.is_meta:
+            raise TaskRunningError(
+                f"Expected the model in {cumulative.dtype} as when the task began, but it is in {now.dtype} on "
+                f"{now.device}. Cast the model before a task begins, and build the optimizer after it."
+            )
+
+    # ---------------------------------------------------------------- views
+    def frozen_names(self) -> list[str]:
+        """Return the parameters that no task after the first may change."""
+        return [p.name for p in self.policies if p.protection == "frozen" and p.kind == "parameter"]
+
+    def layers(self) -> dict[str, GatedLayer]:
+        """Return the gated layers with all that belongs to them, in the graph's order."""
+        out = {}
+        for name, info in self.graph.layers.items():
+            module = self.model.get_submodule(name)
+            kind = _kind(module)
+            inputs = self.graph.inputs.get(name) or InputMap.all_live(kind.inputs(module))
+            reader = None if info.read is None else self.model.get_submodule(info.read)
+            out[name] = GatedLayer(info, module, kind, self.gates[name], inputs, reader)
+        return out
+
+    def readers(self) -> dict[str, tuple[nn.Module, LayerType]]:
+        """Return every layer that reads units, by name."""
+        modules = {name: self.model.get_submodule(name) for name in self.graph.inputs}
+        return {name: (module, _kind(module)) for name, module in modules.items()}
+
+    def context(self, task: TaskId, state: TaskState) -> TaskContext:
+        """Return what callbacks see of a task that starts now.
+
+        Args:
+            task: Its id.
+            state: The tasks that are finished.
+        """
+        layers = self.layers()
+        first = next(iter(layers.values()), None)
+        like = torch.zeros(0) if first is None else first.gate.embedding.detach()
+        cumulative = self._join(state.cumulative_mask(self.graph), like)
+        summative = self._join(state.summative_mask(self.graph), like)
+        number = state.finished + 1
+        return TaskContext(
+            task, number, self.graph, layers, self.readers(), state, cumulative, summative, HookSet(), self.model
+        )
+
+    def _join(self, values: dict[str, Tensor], like: Tensor) -> Tensor:
+        return self.graph.join(values).to(like) if values else like
+
+
+def _module(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _kind(module: nn.Module) -> LayerType:
+    kind = layer_type_of(module)
+    if kind is None:
+        raise DetachedError(f"Expected a layer of a known type as at attach, but found {type(module).__name__}.")
+    return kind

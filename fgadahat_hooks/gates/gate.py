@@ -1,0 +1,199 @@
+"""The gate: one task embedding a layer, turned into a mask.
+
+Where and how it acts is in `sites.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.functional.mask import annealed_gate, gate_line, hard_mask, on_line
+from fgadahat_hooks.gates.model_lock import ModelLock
+
+
+class GateMode(Enum):
+    """What the gates of a model do now."""
+
+    OPEN = "open"
+    """Nothing: no task has been learnt yet."""
+    TASK = "task"
+    """Soft gates of the running task in training, its hard mask in evaluation."""
+    USE = "use"
+    """Stored binary masks of a finished task."""
+    CLOSED = "closed"
+    """Refuse: tasks have been learnt and none is chosen."""
+
+
+class GateContext:
+    """What all gates of one model share.
+
+    Attributes:
+        mode: What the gates do now.
+        scale: Annealed gate scale `s`, a 0-dim tensor, so that changing it costs no recompilation.
+        s_max: Largest scale.
+        clamp_threshold: Bound of `s e` in the gradient compensation.
+        masks: Binary masks in force in mode USE, `(units,)` a layer.
+        gates: All gates of the model.
+        lock: Which thread may choose a task now.
+    """
+
+    def __init__(self, s_max: float, clamp_threshold: float) -> None:
+        """Start open."""
+        self.mode = GateMode.OPEN
+        self.s_max = s_max
+        self.clamp_threshold = clamp_threshold
+        self.scale = torch.tensor(float(s_max))
+        self.masks: dict[str, Tensor] = {}
+        self.gates: list[Gate] = []
+        self.lock = ModelLock()
+        self._lines: dict[str, _Line] = {}
+
+    def set_scale(self, scale: float) -> None:
+        """Set the scale in the precision of the embeddings: a model in float64 keeps all its digits."""
+        dtype = self.gates[0].embedding.dtype if self.gates else torch.float32
+        self.scale = torch.tensor(float(scale), dtype=dtype, device=self.scale.device)
+
+    def line(self, gate: Gate) -> tuple[Tensor, Tensor]:
+        """Return value and slope of a gate's training mask, `(units,)` each, without gradient.
+
+        They are computed for all gates together when the scale or this gate's embedding has changed: a dozen small
+        operations for the model in place of a dozen for each layer.
+        """
+        line = self._lines.get(gate.name)
+        if line is None or not line.fits(gate.embedding, self.scale):
+            self._refresh(gate)
+            line = self._lines[gate.name]
+        return line.value, line.slope
+
+    def embeddings_moved(self) -> None:
+        """Forget what was computed from the embeddings; for optimizers that write past torch's version counter."""
+        self._lines.clear()
+
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """Run the block with the masks that the running task's gates have now, as constants."""
+        if self.mode is not GateMode.TASK:
+            yield
+            return
+        masks = {gate.name: mask.detach() for gate in self.gates if (mask := gate.mask()) is not None}
+        with self.acting(GateMode.USE, masks):
+            yield
+
+    def opened(self) -> AbstractContextManager[None]:
+        """Run the block with open gates, as before the first task: for a trial run between two tasks."""
+        return self.acting(GateMode.OPEN, {})
+
+    @contextmanager
+    def acting(self, mode: GateMode, masks: dict[str, Tensor]) -> Iterator[None]:
+        """Wait until no other thread uses the model, then run the block with a mode and masks, `(units,)` a layer."""
+        with self.lock.hold():
+            before = (self.mode, self.masks)
+            try:
+                self.mode, self.masks = mode, masks
+                yield
+            finally:
+                self.mode, self.masks = before
+
+    def _refresh(self, gate: Gate) -> None:
+        like = gate.embedding
+        together = [g for g in self.gates if g.embedding.device == like.device and g.embedding.dtype == like.dtype]
+        together = together if gate in together else [gate]
+        joined = torch.cat([g.embedding.detach() for g in together])
+        if self.scale.device != like.device:
+            self.scale = self.scale.to(like.device)
+        value, slope = gate_line(joined, self.scale, self.s_max, self.clamp_threshold)
+        sizes = [g.embedding.numel() for g in together]
+        for g, v, d in zip(together, value.split(sizes), slope.split(sizes), strict=True):
+            self._lines[g.name] = _Line(g.embedding._version, self.scale, v, d)
+
+
+class _Line(NamedTuple):
+    """A training mask as it was for one scale and one version of an embedding."""
+
+    version: int
+    scale: Tensor
+    value: Tensor
+    slope: Tensor
+
+    def fits(self, embedding: Tensor, scale: Tensor) -> bool:
+        same_place = self.value.device == embedding.device and self.value.dtype == embedding.dtype
+        return self.scale is scale and self.version == embedding._version and same_place
+
+
+class Gate(nn.Module):
+    """The task embedding of one layer and the mask it gives.
+
+    Called on a layer's output it multiplies each unit by its mask.
+    """
+
+    def __init__(self, name: str, like: Tensor, units: int, unit_axis: int, context: GateContext) -> None:
+        """Make an embedding `(units,)` beside a weight.
+
+        Args:
+            name: Name of the gated layer.
+            like: A tensor whose device the embedding takes, and whose dtype unless it is a half type.
+            units: Number of units.
+            unit_axis: Axis of the output that counts units, negative.
+            context: What all gates of the model share.
+        """
+        super().__init__()
+        dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
+        self.embedding = nn.Parameter(torch.zeros(units, dtype=dtype, device=like.device))
+        self.name = name
+        self.unit_axis = unit_axis
+        self.context = context
+        context.gates.append(self)
+
+    def mask(self) -> Tensor | None:
+        """Return the mask `(units,)` in force now, None if gates are open.
+
+        Raises:
+            NoTaskError: Tasks have been learnt and this thread has chosen none.
+        """
+        context, mode = self.context, self.context.mode
+        if mode is GateMode.TASK:
+            return self.soft_mask() if self.training else self.hard_mask()
+        if mode is GateMode.OPEN:
+            return None
+        if mode is GateMode.USE and context.lock.is_mine():
+            return context.masks[self.name]
+        where = "in a thread without a `use` block of its own" if mode is GateMode.USE else "outside any task"
+        raise NoTaskError(
+            f"The forward reached the gate of '{self.name}' {where}. Say which task the batch is of: "
+            "`with session.use(task): model(x)`, or train a new one inside `with session.task(...)`."
+        )
+
+    def soft_mask(self) -> Tensor:
+        """Return `sigmoid(s e)` with the compensated gradient."""
+        context = self.context
+        if torch.compiler.is_compiling():
+            scale = context.scale.to(self.embedding.device)
+            return annealed_gate(self.embedding, scale, context.s_max, context.clamp_threshold)
+        return on_line(self.embedding, *context.line(self))
+
+    def hard_mask(self) -> Tensor:
+        """Return the binary mask `e > 0` as numbers."""
+        return hard_mask(self.embedding.detach()).to(self.embedding.dtype)
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Multiply each unit of a layer's output by its mask."""
+        mask = self.mask()
+        return output if mask is None else output * along(mask, output, self.unit_axis)
+
+    def extra_repr(self) -> str:
+        """Show the number of units."""
+        return f"{self.name}, units={self.embedding.numel()}"
+
+
+def along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+    """Shape a mask `(units,)` so that it multiplies `output` along an axis, in its precision."""
+    shape = [1] * output.dim()
+    shape[axis] = mask.numel()
+    return mask.to(output.dtype).view(shape)

@@ -1,0 +1,118 @@
+"""What is remembered across tasks: masks, importances and per-task copies of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.errors import UnknownTaskError
+from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.registry import suggest
+
+STATE_VERSION = 1
+
+TaskId = Hashable
+
+
+@dataclass
+class TaskRecord:
+    """What one finished task left.
+
+    Attributes:
+        masks: Binary mask of each gated layer, `(units,)` bool.
+        tensors: Copies of the tensors that every task has for itself (heads, norms), by qualified name.
+        importance: Importance of each layer's units for this task, `(units,)`; empty without an importance callback.
+        num_classes: Number of outputs of the head, if the task asked for one.
+    """
+
+    masks: dict[str, Tensor]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    importance: dict[str, Tensor] = field(default_factory=dict)
+    num_classes: int | None = None
+
+
+@dataclass
+class InterruptedTask:
+    """What a task that has not ended needs to resume, beside the model's own values.
+
+    Attributes:
+        id: The task's id.
+        num_classes: Number of outputs of the head, if the task asked for one.
+        scale: Gate scale `s` of the last batch.
+        annealed: Whether the scale was ever set in the task.
+        steps: Number of real optimizer steps.
+        tensors: Per-task tensors as they were before the task, by qualified name.
+        embeddings: Task embeddings as they were before the task, by layer.
+        callbacks: State of each callback that has one, by its key.
+    """
+
+    id: TaskId
+    num_classes: int | None
+    scale: float
+    annealed: bool
+    steps: int
+    tensors: dict[str, Tensor]
+    embeddings: dict[str, Tensor]
+    callbacks: dict[str, dict[str, Any]]
+
+
+@dataclass(eq=False)
+class TaskState:
+    """All finished tasks in the order they were learnt, and what follows from them.
+
+    Attributes:
+        records: One record a finished task.
+        summed_importance: What the summation strategy made of all tasks' importances, `(units,)` a layer.
+        frozen: Names of the parameters that stay as the first task left them; empty before it ends.
+    """
+
+    records: dict[TaskId, TaskRecord] = field(default_factory=dict)
+    summed_importance: dict[str, Tensor] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
+
+    @property
+    def finished(self) -> int:
+        """Number of finished tasks, `T`."""
+        return len(self.records)
+
+    def record(self, task: TaskId) -> TaskRecord:
+        """Return the record of a finished task.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+        """
+        try:
+            found = self.records.get(task)
+        except TypeError:
+            found = None
+        if found is None:
+            known = list(self.records)
+            hint = suggest(task, [t for t in known if isinstance(t, str)])
+            raise UnknownTaskError(
+                f"Expected the id of a finished task, but got {task!r}.{hint} "
+                + (f"Finished tasks: {', '.join(map(repr, known))}." if known else "No task is finished yet.")
+            )
+        return found
+
+    def become(self, other: TaskState) -> None:
+        """Take over the tasks of another state; whoever holds this one sees them."""
+        for part in fields(self):
+            setattr(self, part.name, getattr(other, part.name))
+
+    def cumulative_mask(self, graph: UnitGraph) -> dict[str, Tensor]:
+        """Return `m^{<=t} = max_tau m^tau` of each layer, `(units,)` bool (HAT, section 2.3)."""
+        total = {name: torch.zeros(layer.units, dtype=torch.bool) for name, layer in graph.layers.items()}
+        for record in self.records.values():
+            total = {name: mask | record.masks[name].to(mask.device) for name, mask in total.items()}
+        return total
+
+    def summative_mask(self, graph: UnitGraph) -> dict[str, Tensor]:
+        """Return `sum_tau m^tau` of each layer, `(units,)` long: how many tasks use each unit (AdaHAT, Eq. 7)."""
+        total = {name: torch.zeros(layer.units, dtype=torch.long) for name, layer in graph.layers.items()}
+        for record in self.records.values():
+            total = {name: count + record.masks[name].to(count.device) for name, count in total.items()}
+        return total

@@ -1,0 +1,121 @@
+"""Tensors that every task has for itself: read them out of a model and put another task's in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fgadahat_hooks.layers import layer_type_of
+
+
+class TaskTensors:
+    """The per-task tensors of one model, found anew by name each time, since modules may be moved or cast.
+
+    A value of the same shape is put in through `.data`: the parameter keeps its identity, so an optimizer built once
+    stays right. A value of another shape (a head with another number of outputs) needs a new parameter, because
+    autograd remembers the shape of the old one; `renew_in` tells an optimizer that is kept.
+    """
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        """Take the qualified names of parameters and buffers."""
+        self.model = model
+        self.names = names
+        self._retired: dict[int, tuple[Tensor, str]] = {}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the live parameter or buffer of a name."""
+        module, local = self._owner(name)
+        parameter = module._parameters.get(local)
+        found = parameter if parameter is not None else module._buffers.get(local)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        path, _, local = name.rpartition(".")
+        return self.model.get_submodule(path), local
+
+    def copy(self, earlier: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return copies of all tensors; one that equals its counterpart in `earlier` is shared, not copied."""
+        out = {}
+        for name in self.names:
+            live = self.tensor(name).detach()
+            before = None if earlier is None else earlier.get(name)
+            out[name] = before if before is not None and _same(before, live) else live.clone()
+        return out
+
+    def references(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each live tensor and its data, without copying."""
+        return {name: (live := self.tensor(name), live.data) for name in self.names}
+
+    def leave(self, references: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Put back what `references` gave, the very same objects and memory."""
+        for name, (live, data) in references.items():
+            module, local = self._owner(name)
+            if self.tensor(name) is not live:
+                self._register(module, local, live)
+            live.data = data
+
+    def enter(self, values: Mapping[str, Tensor], *, copy: bool) -> None:
+        """Put values in; with `copy` the live tensors own theirs, without it only buffers do.
+
+        Buffers are always copied: a forward in training mode writes into them.
+        """
+        for name, value in values.items():
+            module, local = self._owner(name)
+            live = self.tensor(name)
+            fresh = value.to(device=live.device, dtype=live.dtype)
+            if fresh is value and (copy or local in module._buffers):
+                fresh = fresh.clone()
+            self.set(name, fresh)
+
+    def set(self, name: str, value: Tensor) -> None:
+        """Let the live tensor of a name have this very value, in a new parameter if the shape is another."""
+        module, local = self._owner(name)
+        live = self.tensor(name)
+        if live.shape == value.shape:
+            live.data = value
+        elif isinstance(live, nn.Parameter):
+            self._retired[id(live)] = (live, name)
+            self._register(module, local, nn.Parameter(value, requires_grad=live.requires_grad))
+        else:
+            self._register(module, local, value)
+
+    @staticmethod
+    def _register(module: nn.Module, local: str, tensor: Tensor) -> None:
+        if isinstance(tensor, nn.Parameter):
+            module._parameters[local] = tensor
+        else:
+            module._buffers[local] = tensor
+        _tell_size(module, local)
+
+    def renew_in(self, optimizer: Optimizer) -> None:
+        """Give an optimizer kept from an earlier task the live parameters in place of retired ones."""
+        for group in optimizer.param_groups:
+            for place, parameter in enumerate(group["params"]):
+                if id(parameter) in self._retired:
+                    live = self.tensor(self._retired[id(parameter)][1])
+                    group["params"][place] = live
+                    _hand_over(optimizer, parameter, live)
+
+
+def _hand_over(optimizer: Optimizer, retired: Tensor, live: Tensor) -> None:
+    """Keep a state of the live parameter's shape: it was loaded, before the optimizer knew of that parameter."""
+    state = optimizer.state.pop(retired, {})
+    shapes = {v.shape for v in state.values() if isinstance(v, Tensor) and v.dim() > 0}
+    if shapes == {live.shape}:
+        optimizer.state[live] = state
+
+
+def _tell_size(module: nn.Module, local: str) -> None:
+    """Keep a layer's own record of its number of outputs true."""
+    kind = layer_type_of(module) if local == "weight" else None
+    if kind is not None:
+        kind.tell_sizes(module)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

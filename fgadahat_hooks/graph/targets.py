@@ -1,0 +1,56 @@
+"""Which layers of a model the spec asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from fgadahat_hooks.errors import NoMatchError
+from fgadahat_hooks.graph.trace import TraceRequest, gateable_layers
+from fgadahat_hooks.registry import suggest
+from fgadahat_hooks.spec import patterns
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Layers to gate, by name, heads named in the spec left out.
+
+    Attributes:
+        names: In the order of `named_modules`.
+        heads: Names of the head modules if the spec gives them, else None.
+    """
+
+    names: list[str]
+    heads: tuple[str, ...] | None
+
+    def request(self, spec: AttachSpec) -> TraceRequest:
+        """Return what to trace for."""
+        return TraceRequest(self.names, self.heads, spec.gates.position == "auto")
+
+
+def find_targets(model: nn.Module, spec: AttachSpec) -> Targets:
+    """Match the spec's names with the model's.
+
+    Raises:
+        MatchError: A pattern does not fit; all problems at once.
+    """
+    layers = gateable_layers(model)
+    supported = {id(module) for module, _ in layers.values()}
+    names = patterns.match(model, spec.gates.targets, spec.gates.exclude, lambda m: id(m) in supported)
+    heads = None if spec.heads.names is None else tuple(_heads(model, spec.heads.names))
+    inside = tuple(f"{head}." for head in heads or ())
+    return Targets([n for n in names if n not in (heads or ()) and not n.startswith(inside)], heads)
+
+
+def _heads(model: nn.Module, names: tuple[str, ...]) -> Iterator[str]:
+    known = dict(model.named_modules())
+    for name in names:
+        if name not in known or name == "":
+            raise NoMatchError(
+                f"heads.names: expected the name of a module of the model, but got '{name}'.{suggest(name, known)} "
+                "Give the layer (or module) that puts out the logits, or leave heads.names out to have it found."
+            )
+        yield name

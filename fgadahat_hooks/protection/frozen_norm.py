@@ -1,0 +1,49 @@
+"""Norms that stay as the first task left them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.task_state import TaskState
+
+
+class FrozenNorm:
+    """Runs a norm in evaluation mode once a task is finished, so that its running statistics stay as they are."""
+
+    def __init__(self, state: TaskState | None) -> None:
+        """Hold the finished tasks weakly; without them, as in a pickled copy, leave the norm's mode alone."""
+        self._state = None if state is None else weakref.ref(state)
+        self._training: list[bool] = []
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        """Forward pre-hook."""
+        state = None if self._state is None else self._state()
+        self._training.append(module.training)
+        if state is not None and state.records:
+            module.training = False
+
+    def leave(self, module: nn.Module, _: Any, __: Any) -> None:
+        """Forward hook, called also after an exception."""
+        if self._training:
+            module.training = self._training.pop()
+
+    def __deepcopy__(self, memo: Any) -> FrozenNorm:
+        """Watch the same tasks: a copy's norms are frozen when the original's are."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Pickle without the tasks."""
+        return (FrozenNorm, (None,))
+
+
+def freeze_norms(attached: AttachedModel, state: TaskState) -> None:
+    """Freeze every norm of a model from the end of the first task on."""
+    for owner in {p.owner for p in attached.policies if p.role == "norm"}:
+        module = attached.model.get_submodule(owner)
+        frozen = FrozenNorm(state)
+        attached.hooks.forward_pre(module, frozen.enter)
+        attached.hooks.forward(module, frozen.leave, always=True)

@@ -1,0 +1,279 @@
+"""The face of an attached model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from fgadahat_hooks.callbacks import Callback, CallbackList
+from fgadahat_hooks.callbacks.lists import check_capabilities, validated
+from fgadahat_hooks.checkpoint.state import dump_state, load_state
+from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
+from fgadahat_hooks.gates.task_state import TaskId
+from fgadahat_hooks.graph.trace import ExampleInputs
+from fgadahat_hooks.session.folder import SessionFolder
+from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.tasks.checks import interrupted_task
+from fgadahat_hooks.tasks.forgetting import ForgetReport, forget
+from fgadahat_hooks.tasks.mixed import using_each
+from fgadahat_hooks.tasks.task import Task
+from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
+
+
+class _RollBackError(Exception):
+    """Leaves a task that is to be forgotten."""
+
+
+class Session(SessionFolder):
+    """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
+
+    # ---------------------------------------------------------------- what was asked for and found
+    @property
+    def model(self) -> nn.Module:
+        """The user's model."""
+        return self._attached.model
+
+    @property
+    def spec(self) -> AttachSpec:
+        """The validated spec."""
+        return self._attached.spec
+
+    # ---------------------------------------------------------------- tasks
+    def task(self, task: TaskId, num_classes: int | None = None, *, resume: bool = False) -> Task:
+        """Return a new task, to be used as `with session.task("birds") as task:`.
+
+        Args:
+            task: Any non-empty string or int that no finished task has.
+            num_classes: Number of outputs of this task's head; as at attach when left out.
+            resume: Go on with the task that a loaded state is in the middle of: nothing is drawn or set anew.
+
+        Raises:
+            NoTaskError: `resume` is asked for, and no task of that id was interrupted.
+        """
+        self._attached.check_attached()
+        if not resume:
+            return Task(self._sequence, task, num_classes)
+        found = interrupted_task(self._sequence, task, num_classes)
+        return Task(self._sequence, task, found.num_classes, found)
+
+    @property
+    def tasks(self) -> tuple[TaskId, ...]:
+        """Ids of the finished tasks, in the order they were learnt."""
+        return tuple(self._sequence.state.records)
+
+    @property
+    def own_callbacks(self) -> tuple[Callback, ...]:
+        """Those of the callbacks that were given to `attach`, or that the spec asked for there."""
+        return self._own_callbacks
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """What acts at the events of a task, in the order it is called."""
+        return tuple(self._sequence.callbacks.items)
+
+    def add_callbacks(self, callbacks: Iterable[Callback]) -> None:
+        """Let more callbacks act beside those given to `attach`, in place of what an earlier call added.
+
+        Args:
+            callbacks: Instances of `Callback`; none takes back what was added.
+
+        Raises:
+            TaskRunningError: A task is running.
+            BadCallError: Something else is among them.
+            DuplicateNameError: Two callbacks have the same key, or one has that of a callback given to `attach`.
+            CapabilityError: The measure cannot be computed on this model.
+        """
+        sequence, attached = self._sequence, self._attached
+        attached.check_attached()
+        if sequence.running is not None:
+            raise TaskRunningError(f"Task {sequence.running.id!r} is running; add callbacks before a task begins.")
+        added = CallbackList([*self._own_callbacks, *validated(callbacks)])
+        if attached.traced:
+            with attached.gate_context.opened():
+                check_capabilities(added, attached.model, attached.graph, attached.example_inputs)
+        sequence.callbacks = added
+
+    # ---------------------------------------------------------------- a restart
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the session remembers, in the middle of a task too, as plain data.
+
+        Save it beside the model's `state_dict`, which holds the parameters and task embeddings. Finished tasks' masks,
+        heads, norms and importances are in it. Ask for it between two optimizer steps.
+
+        Raises:
+            NoTaskError: The model has not been traced yet.
+        """
+        self._attached.check_attached()
+        return dump_state(self._sequence)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned, in place of all that this session remembers.
+
+        Load the model's `state_dict` as well, before or after. If the state is in the middle of a task, `interrupted`
+        names it and `task(..., resume=True)` goes on with it.
+
+        Raises:
+            StateMismatchError: It is the state of another model; names all differences. Nothing was changed.
+            TaskRunningError: A task is running.
+        """
+        self._attached.check_attached()
+        with self._sequence.alone():
+            load_state(self._sequence, state)
+        self._verified = None  # that was of the tasks before
+
+    @property
+    def interrupted(self) -> TaskId | None:
+        """Id of the task that a loaded state is in the middle of, until it goes on or is rolled back."""
+        found = self._sequence.interrupted
+        return None if found is None else found.id
+
+    def roll_back(self) -> None:
+        """Forget the interrupted task, as an exception in its block would have. Does nothing if there is none."""
+        interrupted = self._sequence.interrupted
+        if interrupted is not None:
+            with suppress(_RollBackError), Task(self._sequence, interrupted.id, None, interrupted):
+                raise _RollBackError
+
+    def use(self, task: TaskId | Sequence[TaskId] | Tensor) -> AbstractContextManager[None]:
+        """Evaluate as a finished task: `with session.use("birds"): logits = model(x)`.
+
+        The task's binary masks act in the gates and its own heads, norms and other tensors are in the model for the
+        block. Blocks may be nested, and opened while a task is running; the running task's id stands for its current
+        hard mask. With a list, tuple or 1-d tensor, one id per sample of the batch.
+
+        Threads take turns: a block waits until no other thread is in one. A forward belongs to the block of its own
+        thread, and is refused where another thread's block is open.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+            BadCallError: An empty list.
+            TaskRunningError: A task is running in another thread.
+        """
+        sequence = self._sequence
+        self._attached.check_attached()
+        if isinstance(task, Tensor):
+            task = task.tolist()
+        if isinstance(task, list | tuple):
+            if not task:
+                raise BadCallError("Expected one task id per sample of the batch, but got an empty list.")
+            return using_each(sequence, task)
+        current = sequence.running or sequence.interrupted
+        if current is not None and current.id == task:
+            return sequence.using_running()
+        sequence.state.record(task)
+        return sequence.using(task)
+
+    def parameter_groups(
+        self, lr: float, gate_lr: float | None = None, weight_decay: float = 0.0, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return parameter groups for any torch optimizer.
+
+        Args:
+            lr: Learning rate of the model's own parameters.
+            gate_lr: Learning rate of the task embeddings; ten times `lr` when left out, because the published
+                embeddings learn too slowly to leave room for later tasks.
+            weight_decay: For the model's own parameters; embeddings never get any.
+            **options: Further options of both groups.
+
+        Returns:
+            Two groups: trainable parameters of the model (without those frozen by now), and task embeddings.
+        """
+        attached = self._attached
+        attached.check_attached()
+        for name, value in (("lr", lr), ("gate_lr", 10 * lr if gate_lr is None else gate_lr)):
+            if not isinstance(value, int | float | Tensor) or isinstance(value, bool) or not value > 0:
+                raise BadCallError(f"Expected `{name}` to be a number > 0, but got {value!r}.")
+        gates = [gate.embedding for gate in attached.gates.values()]
+        left_out = {id(e) for e in gates} | {id(attached.tensors.tensor(name)) for name in self._sequence.state.frozen}
+        own = [p for p in attached.model.parameters() if p.requires_grad and id(p) not in left_out]
+        return [
+            {"params": own, "lr": lr, "weight_decay": weight_decay, **options},
+            {"params": gates, "lr": 10 * lr if gate_lr is None else gate_lr, "weight_decay": 0.0, **options},
+        ]
+
+    # ---------------------------------------------------------------- proof, and the way back
+    def verify(
+        self, inputs: ExampleInputs | None = None, *, optimizer: MakeOptimizer | None = None, steps: int = 5
+    ) -> VerifyReport:
+        """Prove on this very model that no later task can change any finished task's logits, bit for bit.
+
+        On a copy, every entry that the library calls free is overwritten with noise, and the logits of every finished
+        task are compared with those before. With an optimizer, two scratch tasks are learnt on another copy too, on
+        random targets: the same optimizer steps both and keeps its state, as one that is kept across tasks. Then all
+        protected elements and all logits must have the bits they had. The model, its random numbers and the session
+        stay as they are.
+
+        Args:
+            inputs: Inputs for the model, as for `attach`; those of the trace when left out. With an optimizer they must
+                do for a forward in training mode.
+            optimizer: Your optimizer's class, or a function that makes one of parameter groups:
+                `lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)`. The groups are those of the copy.
+            steps: Steps in each of the two scratch tasks.
+
+        Returns:
+            What was compared; print it.
+
+        Raises:
+            BadCallError: The optimizer, the steps or the inputs cannot be used.
+            OptimizerError: The optimizer was refused, as in a task of your own.
+            NoTaskError: No task is finished.
+            TaskRunningError: A task is running.
+            LeakError: The logits of a finished task changed, or a protected element moved; names the parameters.
+        """
+        sequence = self._sequence
+        self._attached.check_attached()
+        if sequence.running is not None:
+            raise TaskRunningError(f"Task {sequence.running.id!r} is running; verify after it has ended.")
+        if not sequence.state.records:
+            raise NoTaskError("No task is finished, so there is nothing to verify yet.")
+        self._verified = None  # an earlier proof says nothing any more if this one raises
+        self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps)
+        return self._verified
+
+    def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
+        """Say what forgetting a finished task frees, and with `dry_run=False` forget it.
+
+        Its masks, importance, heads and norms are dropped and its id is free; units that only it used can be learnt
+        anew. All other tasks keep their bits. Importances are summed again, as if the others alone had ended.
+
+        Args:
+            task: Id of a finished task.
+            dry_run: Change nothing.
+
+        Returns:
+            The units that only this task uses, by layer, and the capacity before and after.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+            TaskRunningError: A task is running or interrupted, or a `use` block is open.
+            BadCallError: No SummationCallback is there to sum the importances of the others.
+        """
+        self._attached.check_attached()
+        report = forget(self._sequence, task, dry_run)
+        if report.forgotten:
+            self._verified = None  # another task may take the id
+        return report
+
+    def detach(self) -> nn.Module:
+        """Give the model back: no hook, no attribute, no extra key is left. A second call does nothing.
+
+        The model keeps the values it has: those of the last task. To keep another task's head and norms, detach
+        inside `with session.use(task):`.
+
+        Raises:
+            TaskRunningError: A task is running.
+        """
+        running, attached = self._sequence.running, self._attached
+        if running is not None:
+            raise TaskRunningError(f"Task {running.id!r} is running; leave its block before detaching.")
+        with self._sequence.alone():
+            attached.hooks.close()
+            attached.detached = True
+        return attached.model
+
+    def __repr__(self) -> str:
+        """Show the model's class and the tasks."""
+        return f"Session({type(self.model).__name__}, {len(self._attached.gates)} gates, tasks={list(self.tasks)})"

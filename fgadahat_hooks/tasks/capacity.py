@@ -1,0 +1,47 @@
+"""How much of the network may still move: the rates that are in force, and their mean, the network capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.callbacks.base import CallbackList
+from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.task_state import TaskState
+
+
+def adjustment_rates(
+    attached: AttachedModel, callbacks: CallbackList, state: TaskState, *, running: bool
+) -> dict[str, Tensor]:
+    """Return the rate of every gated weight and bias, by parameter name; nothing where all of them are 1.
+
+    Args:
+        attached: The model, traced.
+        callbacks: The first `GradientAdjustCallback` among them says how rates are computed.
+        state: The tasks that are finished.
+        running: Whether a task is running, whose gates as they are now count; else a next task that uses no unit yet.
+    """
+    found = [c for c in callbacks.items if isinstance(c, GradientAdjustCallback)]
+    if not found or not attached.graph.layers or not state.records:
+        return {}
+    context = attached.context(None, state)
+    if not running:
+        context.soft_masks = lambda: torch.zeros_like(context.cumulative)  # type: ignore[method-assign]
+    return GradientAdjustCallback(found[0].spec).rates(context)
+
+
+def network_capacity(rates: Mapping[str, Tensor]) -> float:
+    """Return the mean of all rates (AdaHAT, section 4.1); 1 where there are none."""
+    if not rates:
+        return 1.0
+    return float(sum(r.double().sum() for r in rates.values()) / sum(r.numel() for r in rates.values()))
+
+
+def mean_rates(attached: AttachedModel, rates: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the mean rate of each gated weight and bias, by parameter name; 1 where there are none."""
+    if not rates:
+        return dict.fromkeys((policy.name for policy in attached.policies if policy.role == "gated"), 1.0)
+    return {name: float(rate.double().mean()) for name, rate in rates.items()}

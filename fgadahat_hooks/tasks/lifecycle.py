@@ -1,0 +1,201 @@
+"""How a task begins and ends, and how it is resumed after an interruption."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, TypeVar
+
+from torch.optim import Optimizer
+
+from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.gates.context import TaskContext
+from fgadahat_hooks.gates.gate import GateMode
+from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
+from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.protection.steps import ProtectedSteps
+from fgadahat_hooks.protection.task_entry import TaskEntry
+from fgadahat_hooks.tasks.checks import check_can_begin
+from fgadahat_hooks.tasks.sequence import TaskSequence
+
+AnyTask = TypeVar("AnyTask", bound="TaskLifecycle")
+
+
+class TaskLifecycle:
+    """Begins a task, and ends it: stores what it learnt, or restores what was there before.
+
+    Attributes:
+        id: The task's id.
+        hooks: Hooks put here live until the task ends.
+    """
+
+    def __init__(
+        self, sequence: TaskSequence, task: TaskId, num_classes: int | None, resume: InterruptedTask | None = None
+    ) -> None:
+        """Change nothing yet.
+
+        Args:
+            sequence: The attached model and its tasks.
+            task: Id of the task.
+            num_classes: Number of outputs of its head; as at attach when left out.
+            resume: What an interrupted task left, to continue it.
+        """
+        self.id = task
+        self._sequence = sequence
+        self._attached = sequence.attached
+        self._num_classes = num_classes
+        self._resume = resume
+        self.hooks = HookSet()
+        self._context: TaskContext | None = None
+        self._steps: ProtectedSteps | None = None
+        self._entry = TaskEntry(self._attached, sequence.state, num_classes)
+        self._data: Any = None
+
+    # ---------------------------------------------------------------- begin and end
+    def __enter__(self: AnyTask) -> AnyTask:
+        """Begin the task, or resume it.
+
+        Raises:
+            TaskRunningError: Another task is running.
+            DuplicateTaskError: A task of this id is finished.
+            BadCallError: The id or the number of classes cannot be used.
+        """
+        check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
+        sequence, attached = self._sequence, self._attached
+        sequence.start(self)
+        try:
+            self._entry.remember(self._resume)
+            steps = ProtectedSteps(
+                attached, sequence.state, sequence.callbacks, self.context, sequence.retrace_pending, self.hooks
+            )
+            steps.fresh = [] if self._resume else self._entry.enter()
+            self._steps = steps
+            attached.gate_context.mode = GateMode.TASK
+            attached.gate_context.set_scale(attached.spec.gates.s_max)
+            if attached.traced:
+                self.context()
+            if self._resume is not None:
+                self._restore(steps, self._resume)
+        except BaseException:
+            self._abort()
+            raise
+        return self
+
+    def _restore(self, steps: ProtectedSteps, resume: InterruptedTask) -> None:
+        """Restore what the interrupted task had gathered; its tensors are in the model."""
+        self._attached.gate_context.set_scale(resume.scale)
+        steps.annealed, steps.count = resume.annealed, resume.steps
+        self._sequence.callbacks.load_state_dict(resume.callbacks)
+        self._resume = None
+
+    def prepare(self) -> None:
+        """Give the head its number of outputs now, ahead of the block; its values are drawn when the block begins.
+
+        For trainers that wrap the model, or build the optimizer, before the block can be entered. `drop` undoes it.
+
+        Raises:
+            FgadahatError: What the block itself would raise.
+        """
+        check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
+        self._entry.resize_heads()
+
+    def drop(self) -> None:
+        """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
+        if self._sequence.running is self:
+            self._abort()
+        else:
+            self._entry.shrink_back()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the task, or forget it if the block raised."""
+        if self._sequence.running is not self:
+            return
+        if kind is not None:
+            self._abort()
+            return
+        try:
+            record, context = self._finish()
+        except BaseException:
+            self._abort()
+            raise
+        self._store(record, context)
+        self._close()
+
+    def _finish(self) -> tuple[TaskRecord, TaskContext]:
+        context = self.context()
+        context.record = self._entry.record(self.id)
+        self._sequence.callbacks.call("on_task_end", context)
+        return context.record, context
+
+    def _store(self, record: TaskRecord, context: TaskContext) -> None:
+        state = self._sequence.state
+        state.records[self.id] = record
+        if context.summed_importance is not None:
+            state.summed_importance = context.summed_importance
+        state.frozen = self._attached.frozen_names()
+
+    def _abort(self) -> None:
+        """Restore what the task had replaced; stored tasks were never touched."""
+        if self._context is not None:
+            self._sequence.callbacks.call("on_task_abort", self._context)
+        self._entry.roll_back()
+        self._close()
+
+    def _close(self) -> None:
+        if self._context is not None:
+            self._context.hooks.close()
+        self.hooks.close()
+        self._entry.forget()
+        self._sequence.stop()
+
+    def snapshot(self) -> InterruptedTask:
+        """Return what a new process needs to resume this task, beside the model's own values.
+
+        Raises:
+            NoTaskError: The task has ended.
+        """
+        steps, callbacks = self._running(), self._sequence.callbacks.state_dict()
+        done = (self.scale, steps.annealed, steps.count)
+        return InterruptedTask(self.id, self._num_classes, *done, *self._entry.before(), callbacks)
+
+    @property
+    def steps(self) -> int:
+        """Number of real optimizer steps made in this task."""
+        return 0 if self._steps is None else self._steps.count
+
+    @property
+    def scale(self) -> float:
+        """Gate scale `s` of the current batch."""
+        return float(self._attached.gate_context.scale)
+
+    # ---------------------------------------------------------------- while it runs
+    def context(self) -> TaskContext:
+        """Return what callbacks see of this task; made at the first call after the trace."""
+        if self._context is None:
+            self._running()
+            if not self._attached.traced:
+                raise NoTaskError("The model has not been traced yet: run a forward, or pass example_inputs to attach.")
+            self._context = self._attached.context(self.id, self._sequence.state)
+            self._context.data = self._data
+            self._sequence.callbacks.call("on_task_start", self._context)
+        return self._context
+
+    def start_late(self) -> None:
+        """Start what needs the trace, after the first batch was traced in this task."""
+        self._entry.remember_tensors()
+        self.context()
+
+    def protects(self, optimizer: Optimizer) -> bool:
+        """Return whether an optimizer was protected in this task."""
+        return self._steps is not None and optimizer in self._steps
+
+    def _running(self) -> ProtectedSteps:
+        if self._sequence.running is not self or self._steps is None:
+            block = f"`with session.task({self.id!r}) as task:`"
+            raise NoTaskError(f"Task {self.id!r} is not running. Use it inside its own block: {block}.")
+        return self._steps
+
+    def __repr__(self) -> str:
+        """Show the id and whether it runs."""
+        return f"Task({self.id!r}, {'running' if self._sequence.running is self else 'not running'})"

@@ -1,0 +1,165 @@
+"""The tasks of one attached model: finished ones, the running one, and how the model acts as one of them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch.optim import Optimizer
+
+from fgadahat_hooks.callbacks.base import CallbackList
+from fgadahat_hooks.errors import NoTaskError, TaskRunningError
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.context import TaskContext
+from fgadahat_hooks.gates.gate import GateMode
+from fgadahat_hooks.gates.model_lock import in_autograd_thread
+from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskState
+from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.tasks.branches import BranchWatch
+from fgadahat_hooks.tasks.random_states import EpochDraws
+
+
+class RunningTask(Protocol):
+    """What may be asked of the running task; `tasks.task.Task` is one."""
+
+    @property
+    def id(self) -> TaskId:
+        """The task's id."""
+        ...
+
+    def protects(self, optimizer: Optimizer) -> bool:
+        """Return whether an optimizer was protected in this task."""
+        ...
+
+    def context(self) -> TaskContext:
+        """Return what callbacks see of the task."""
+        ...
+
+    def start_late(self) -> None:
+        """Start what needs the trace, after the first batch was traced in this task."""
+        ...
+
+    def snapshot(self) -> InterruptedTask:
+        """Return what a new process needs to resume this task."""
+        ...
+
+
+@dataclass(eq=False)
+class TaskSequence:
+    """One attached model and the tasks it learns, one after another.
+
+    Attributes:
+        attached: The model with its gates.
+        callbacks: All that act at the events of a task, in the order they are called.
+        state: Finished tasks; the same object as long as the sequence lives.
+        running: The running task.
+        interrupted: A task that a loaded state is in the middle of, until it is resumed or rolled back.
+        branches: What notices forwards that take an execution path no trace has seen; None until traced.
+        draws: Random numbers at the beginning of the epoch, to draw it again after an interruption.
+    """
+
+    attached: AttachedModel
+    callbacks: CallbackList
+    state: TaskState = field(default_factory=TaskState)
+    running: RunningTask | None = None
+    interrupted: InterruptedTask | None = None
+    branches: BranchWatch | None = None
+    draws: EpochDraws = field(default_factory=EpochDraws)
+    _thread: int | None = None
+
+    # ---------------------------------------------------------------- the unit graph
+    @property
+    def graph(self) -> UnitGraph:
+        """The unit graph, true of every forward that has run.
+
+        Raises:
+            NoTaskError: The model has not been traced yet.
+        """
+        if not self.attached.traced:
+            raise NoTaskError(
+                "The model has not been traced yet: it will be on its first batch. Pass example_inputs to attach to "
+                "trace at once."
+            )
+        self.retrace_pending()
+        return self.attached.graph
+
+    def watch_branches(self) -> None:
+        """Notice, from now on, forwards that take an execution path no trace has seen."""
+        changed = weakref.WeakMethod(self.graph_changed)  # the model's hooks must not keep its session alive
+        self.branches = BranchWatch(self.attached, changed)
+
+    def retrace_pending(self) -> None:
+        """Trace the new execution paths that forwards took, so that the graph holds for them too."""
+        if self.branches is not None and self.branches.pending:
+            self.branches.retrace_pending()
+
+    def graph_changed(self) -> None:
+        """Tell the callbacks of a running task that the graph now holds for more forwards."""
+        if self.running is not None:
+            context, attached = self.running.context(), self.attached
+            context.graph, context.layers, context.readers = attached.graph, attached.layers(), attached.readers()
+            self.callbacks.call("on_graph_change", context)
+
+    # ---------------------------------------------------------------- one at a time
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for the other threads that use the model, then run the block.
+
+        Raises:
+            TaskRunningError: A task is running in another thread.
+        """
+        with self.attached.gate_context.lock.hold():
+            if self.running is not None and self._thread != threading.get_ident() and not in_autograd_thread():
+                raise TaskRunningError(
+                    f"Task {self.running.id!r} is running in another thread, and the model can be one task at a time. "
+                    "Use the model in that thread, or after the task has ended."
+                )
+            yield
+
+    def start(self, task: RunningTask) -> None:
+        """Let a task run in this thread, once no other thread uses the model.
+
+        Raises:
+            TaskRunningError: Another thread's task has begun meanwhile.
+        """
+        with self.alone():
+            self.running, self.interrupted, self._thread = task, None, threading.get_ident()
+
+    def stop(self) -> None:
+        """Let no task run."""
+        self.running = None
+        self.rest()
+
+    def rest(self) -> None:
+        """Set the gates to what they do while no task is chosen: refuse, or nothing before the first task."""
+        chosen = self.state.records or self.interrupted
+        self.attached.gate_context.mode = GateMode.CLOSED if chosen else GateMode.OPEN
+
+    # ---------------------------------------------------------------- the model as a task
+    @contextmanager
+    def using(self, task: TaskId) -> Iterator[None]:
+        """Run the block as a finished task: its masks in the gates, its own tensors in the model."""
+        attached = self.attached
+        with self.alone():
+            record = self.state.record(task)
+            masks = {n: m.to(attached.gates[n].embedding) for n, m in record.masks.items()}
+            references = attached.tensors.references()
+            try:
+                with attached.gate_context.acting(GateMode.USE, masks):
+                    attached.tensors.enter(record.tensors, copy=False)
+                    yield
+            finally:
+                if not attached.detached:  # else the model was given back as this task
+                    attached.tensors.leave(references)
+
+    @contextmanager
+    def using_running(self) -> Iterator[None]:
+        """Run the block under the hard mask of the running task."""
+        with self.alone():
+            masks = {name: gate.hard_mask() for name, gate in self.attached.gates.items()}
+            with self.attached.gate_context.acting(GateMode.USE, masks):
+                yield

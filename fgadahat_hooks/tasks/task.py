@@ -1,0 +1,140 @@
+"""The running task, as a training loop sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fgadahat_hooks.functional.mask import anneal
+from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId
+from fgadahat_hooks.tasks.batches import batches
+from fgadahat_hooks.tasks.lifecycle import TaskLifecycle
+from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.sparsity_term import SparsityTerm
+
+T = TypeVar("T")
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+class Task(TaskLifecycle):
+    """A running task; made by `session.task`, used as a context manager.
+
+    Leaving the block cleanly ends the task: its mask, its own tensors and its importance are stored. Leaving it by an
+    exception stores nothing and restores the tensors that every task has for itself.
+
+    Attributes:
+        id: The task's id.
+        hooks: Hooks put here live until the task ends.
+    """
+
+    def __init__(
+        self, sequence: TaskSequence, task: TaskId, num_classes: int | None, resume: InterruptedTask | None = None
+    ) -> None:
+        """Change nothing yet; see `TaskLifecycle`."""
+        super().__init__(sequence, task, num_classes, resume)
+        self._term = SparsityTerm(sequence.attached)
+
+    def protect(self, optimizer: AnyOptimizer, *, single_closure: bool = False) -> AnyOptimizer:
+        """Protect finished tasks from an optimizer, and let its steps drive the callbacks.
+
+        Everything happens in the optimizer's step hooks, once a real step: one that a gradient scaler skips or that
+        accumulation leaves out does not count. Protect one optimizer or several; one that is kept, in each task.
+
+        Args:
+            optimizer: The optimizer.
+            single_closure: `step(closure)` calls the closure exactly once, before it moves anything, as all of torch's
+                optimizers do but LBFGS: gradients are looked at after that call.
+
+        Returns:
+            The optimizer.
+
+        Raises:
+            NoTaskError: The task has ended.
+            BadCallError: It is no `torch.optim.Optimizer`.
+            ForeignOptimizerError: It holds no parameter of the model.
+        """
+        self._running().add(optimizer, single_closure)
+        return optimizer
+
+    def gradients_ready(self, optimizer: Optimizer) -> None:
+        """Say that the gradients of a step are complete, before you clip them.
+
+        Importance is measured on gradients before clipping. A loop that clips between `backward` and `step` calls this
+        in front of it; in any other loop the step itself is early enough.
+
+        Raises:
+            NoTaskError: The task has ended.
+            ForeignOptimizerError: The optimizer is not protected in this task.
+        """
+        self._running().gradients_ready(optimizer)
+
+    def anneal(self, batch: int, num_batches: int) -> float:
+        """Set and return the gate scale for a batch of an epoch (HAT Eq. 3).
+
+        Args:
+            batch: Number of the batch in its epoch, counted from 1.
+            num_batches: Number of batches of the epoch.
+
+        Returns:
+            The scale `s`: `1/s_max` for the first batch, exactly `s_max` for the last.
+
+        Raises:
+            NoTaskError: The task has ended.
+            BadCallError: `batch` is not within 1 and `num_batches`.
+        """
+        steps, context = self._running(), self._attached.gate_context
+        scale = anneal(batch, num_batches, context.s_max, self._attached.spec.gates.annealing_power)
+        context.set_scale(scale)
+        steps.annealed = True
+        return scale
+
+    def begin_batch(self, batch: int, num_batches: int, data: Any = None) -> None:
+        """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
+
+        Args:
+            batch: Number of the batch in its epoch, counted from 1.
+            num_batches: Number of batches of the epoch.
+            data: What the loader gave: inputs and labels. Attribution measures find the true labels in it.
+        """
+        self.anneal(batch, num_batches)
+        self._data = data
+        if self._context is not None:
+            self._context.data = data
+            self._sequence.callbacks.call("on_train_batch_start", self._context)
+
+    def end_batch(self) -> None:
+        """Tell the callbacks that a batch has ended. `batches` does it for you."""
+        if self._context is not None:
+            self._sequence.callbacks.call("on_train_batch_end", self._context)
+
+    def batches(
+        self, loader: Iterable[T], *, num_batches: int | None = None, start: int = 0, progress: bool = False
+    ) -> Iterator[T]:
+        """Go over the batches of one epoch, annealing the gates from `1/s_max` to `s_max`.
+
+        Args:
+            loader: A `DataLoader` or any iterable of batches.
+            num_batches: Number of batches; needed if the loader has no length.
+            start: How many batches of this epoch were trained on before an interruption: drawn again and left out.
+            progress: Show a progress bar (needs `rich`; silent when not on a terminal).
+
+        Yields:
+            The loader's batches.
+
+        Raises:
+            BadCallError: The number of batches cannot be told, or the loader gives more than that.
+        """
+        source = self._sequence.draws.follow(loader, start, num_batches)
+        return batches(self, source, num_batches=num_batches, start=start, progress=progress)
+
+    def regularization(self) -> Tensor:
+        """Return the sparsity term `c R` to add to the loss, a scalar with gradient to the embeddings (HAT Eq. 5).
+
+        Raises:
+            NoTaskError: The task has ended.
+        """
+        self._running()
+        return self._term.value(None if self._context is None else self._context.cumulative)

@@ -1,1 +1,0 @@
-"""The label-taint forward: from an example batch to a `UnitGraph`."""

@@ -1,0 +1,77 @@
+"""Every preset is a whole spec that attaches and learns."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+import fgadahat_hooks as fh
+from fgadahat_hooks.errors import BadCallError, UnknownNameError
+from tests.support.small import batches, learn, mlp
+
+NAMES = tuple(sorted(re.findall(r"`(\w+)`", (fh.preset.__doc__ or "").split("name:")[1].split("tasks:")[0])))
+PUBLISHED = tuple(name for name in NAMES if name.endswith("_published"))
+OWN = tuple(name for name in NAMES if name not in PUBLISHED)
+
+
+def test_the_docstring_names_every_preset() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        fh.preset("")
+    assert str(caught.value) == f"Expected one of {list(NAMES)}, but got ''."
+    assert sorted(f"{name}_published" for name in OWN) == list(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_a_valid_spec_of_its_mode(name: str) -> None:
+    spec = fh.preset(name)
+    assert isinstance(spec, fh.AttachSpec)
+    assert spec.adjustment.mode == name.removesuffix("_published")
+    assert fh.AttachSpec.model_validate(spec.model_dump()) == spec
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_learns_two_tasks(name: str) -> None:
+    session = fh.attach(mlp(4, 8, 3), fh.preset(name), torch.randn(2, 4, dtype=torch.float64))
+    for task in ("a", "b"):
+        learn(session, task, batches(4, 3))
+    assert session.capacity() < 1
+    assert bool(session.importance("a")) == name.startswith("fg_adahat")
+
+
+def test_only_hat_never_forgets() -> None:
+    model = mlp(4, 8, 3)
+    example = torch.randn(2, 4, dtype=torch.float64)
+    assert [name for name in NAMES if not fh.plan(model, fh.preset(name), example).leaks] == ["hat", "hat_published"]
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("tasks", [1, 3, 20])
+def test_own_forms_leave_room_for_the_tasks_that_are_expected(name: str, tasks: int) -> None:
+    spec = fh.preset(name, tasks=tasks)
+    assert spec.regularization.budget == 1 / tasks
+    assert spec.gates.annealing_power == 2
+    assert getattr(spec.adjustment, "apply_to", "update") == "update"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_forms_have_nothing_of_our_own(name: str) -> None:
+    spec = fh.preset(name, tasks=3)
+    assert spec == fh.preset(name)
+    assert spec.regularization.budget == 0
+    assert spec.gates.annealing_power == 1
+    assert name == "hat_published" or spec.adjustment.model_dump()["apply_to"] == "gradient"
+
+
+@pytest.mark.parametrize("tasks", [0, -1, 2.0, True, "ten", None])
+def test_a_number_of_tasks_that_is_none_is_refused(tasks: Any) -> None:
+    with pytest.raises(BadCallError) as caught:
+        fh.preset("hat", tasks=tasks)
+    assert str(caught.value) == f"Expected `tasks` to be a whole number > 0, but got {tasks!r}."
+
+
+def test_an_unknown_preset_gets_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'adahat'"):
+        fh.preset("ada-hat")

@@ -1,0 +1,15 @@
+"""A session for all tests that change nothing of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fgadahat_hooks as fh
+from tests.verify.sessions import learnt
+
+
+@pytest.fixture(scope="module")
+def session() -> fh.Session:
+    torch.manual_seed(0)
+    return learnt()
