@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import Callback, optimizer_parameters
+from fgadahat_hooks.callbacks.protected_parameter import ProtectedParameter
 from fgadahat_hooks.callbacks.rates import (
     CONSTANT,
     RATES,
-    Joined,
-    Shared,
-    UnitShared,
+    UnitPriorUse,
+    UnitVectors,
     is_by_unit,
-    shared_values,
-    unit_shared_values,
+    prior_use,
+    unit_prior_use,
 )
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.gates.context import TaskContext
@@ -50,9 +50,9 @@ class GradientAdjustCallback(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._parts: list[_Part] | None = None
+        self._parts: list[ProtectedParameter] | None = None
         self._free_shares: list[Tensor] = []
-        self._moving: list[_Part] = []
+        self._moving: list[ProtectedParameter] = []
         self._generator: torch.Generator | None = None
         self._drawn: Tensor | None = None
 
@@ -81,7 +81,7 @@ class GradientAdjustCallback(Callback):
         if self.spec.apply_to == "update":
             with torch.no_grad():
                 for part in self._moving:
-                    part.put_back()
+                    part.restore()
 
     def on_graph_change(self, context: TaskContext) -> None:
         """Make the rates anew, also of a step that is being made."""
@@ -93,7 +93,7 @@ class GradientAdjustCallback(Callback):
             self._parts = self._prepare(context)
         self._drawn, self._generator = drawn
         for part in self._parts:
-            part.go_on(before[part.name])
+            part.resume(before[part.name])
         self._moving = [part for part in self._parts if part.name in moving]
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
@@ -118,7 +118,7 @@ class GradientAdjustCallback(Callback):
         with torch.no_grad():
             self._refuse_non_finite()
             for part in self._moving:
-                part.go_back(self._rate_of(part))
+                part.scale_update(self._rate_of(part))
         self._moving = []
 
     # ---------------------------------------------------------------- a restart in the middle of a task
@@ -152,7 +152,7 @@ class GradientAdjustCallback(Callback):
         for part in self._parts:
             part.sparsity = sparsity[part.layer]
 
-    def _prepare(self, context: TaskContext) -> list[_Part]:
+    def _prepare(self, context: TaskContext) -> list[ProtectedParameter]:
         summed = context.state.summed_importance
         importance = context.graph.join(summed).to(context.cumulative) if summed else context.cumulative * 0
         seed = getattr(self.spec, "seed", None)
@@ -162,24 +162,24 @@ class GradientAdjustCallback(Callback):
                 self._generator.set_state(self._drawn)  # kinds of devices draw by states of their own
         self._free_shares = _free_shares(context)
         aggregation = getattr(self.spec, "aggregation", "min")
-        joined = Joined(context.cumulative, context.summative, importance, aggregation)
-        values = unit_shared_values if is_by_unit(self.spec) else shared_values
+        joined = UnitVectors(context.cumulative, context.summative, importance, aggregation)
+        values = unit_prior_use if is_by_unit(self.spec) else prior_use
         return [
-            _Part(name, local, layer.module.get_parameter(local), shared)
+            ProtectedParameter(name, local, layer.module.get_parameter(local), shared)
             for name, layer in context.layers.items()
             for local, shared in values(context, layer, joined).items()
         ]
 
-    def _rate_of(self, part: _Part) -> Tensor:
+    def _rate_of(self, part: ProtectedParameter) -> Tensor:
         if part.constant is not None:
             return part.constant
-        rate = self._rate(self.spec, part.shared, part.sparsity, self._generator).to(part.parameter.dtype)
-        if isinstance(part.shared, UnitShared):
-            return part.shared.carry_over(rate)
+        rate = self._rate(self.spec, part.prior_use, part.sparsity, self._generator).to(part.parameter.dtype)
+        if isinstance(part.prior_use, UnitPriorUse):
+            return part.prior_use.to_weight(rate)
         if self.spec.mode in CONSTANT:
             part.constant = rate
-            part.shared.__dict__.pop("protected", None)  # a second copy of what the rate says
-            part.shared.__dict__.pop("count", None)
+            part.prior_use.__dict__.pop("protected", None)  # a second copy of what the rate says
+            part.prior_use.__dict__.pop("count", None)
         return rate
 
     def _refuse_non_finite(self) -> None:
@@ -193,7 +193,7 @@ class GradientAdjustCallback(Callback):
         if bool(torch.isfinite(sums).all()):
             return
         for part in self._moving:
-            part.put_back()
+            part.restore()
         bad = [part.name for part, ok in zip(self._moving, torch.isfinite(sums).tolist(), strict=True) if not ok]
         raise NonFiniteError(
             f"The optimizer's step made {len(bad)} parameter(s) NaN or infinite, first '{bad[0]}'. All gated weights "
@@ -209,38 +209,3 @@ def _free_shares(context: TaskContext) -> list[Tensor]:
         total = free.sum()
         shares.append(torch.where(total > 0, free / total.clamp(min=1), 0))
     return shares
-
-
-class _Part:
-    """One weight or bias of a gated layer during one task."""
-
-    def __init__(self, layer: str, local: str, parameter: nn.Parameter, shared: Shared | UnitShared) -> None:
-        self.layer = layer
-        self.name = f"{layer}.{local}"
-        self.parameter = parameter
-        self.shared = shared
-        self.sparsity = torch.zeros(())
-        self.constant: Tensor | None = None
-        self._old: Tensor | None = None
-
-    def go_on(self, before: _Part) -> None:
-        self._old, self.sparsity = before._old, before.sparsity
-
-    def scale_gradient(self, rate: Tensor) -> None:
-        if self.parameter.grad is not None:
-            self.parameter.grad.mul_(rate)
-
-    def remember(self) -> None:
-        if self._old is None or self._old.shape != self.parameter.shape or self._old.device != self.parameter.device:
-            self._old = self.parameter.detach().clone()
-        else:
-            self._old.copy_(self.parameter)
-
-    def go_back(self, rate: Tensor) -> None:
-        """Set `p = p_old + a (p - p_old)`; for `a = 0` and `a = 1` exactly `p_old` and `p`."""
-        if self._old is not None:
-            torch.lerp(self._old, self.parameter, rate, out=self.parameter)
-
-    def put_back(self) -> None:
-        if self._old is not None:
-            self.parameter.copy_(self._old)

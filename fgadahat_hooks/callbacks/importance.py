@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks.base import Callback, optimizer_parameters
-from fgadahat_hooks.callbacks.layer_probe import LayerGauge
-from fgadahat_hooks.callbacks.model_probe import ModelGauge, Target
-from fgadahat_hooks.callbacks.probe import Gauge
+from fgadahat_hooks.callbacks.layer_probe import LayerProbe
+from fgadahat_hooks.callbacks.model_probe import ModelProbe, Target
+from fgadahat_hooks.callbacks.probe import Probe
 from fgadahat_hooks.callbacks.stride import Stride
 from fgadahat_hooks.distributed.ranks import mean_over_ranks
 from fgadahat_hooks.errors import BadCallError, NonFiniteError
@@ -65,7 +65,7 @@ class ImportanceCallback(Callback):
         self._measured: Tensor | None = None
         self._strides: dict[str, Stride] = {}
         self._steps = 0
-        self._gauge = gauge_for(self.measure, self.target, self.spec.max_samples)
+        self._probe = probe_for(self.measure, self.target, self.spec.max_samples)
 
     def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
         """Refuse a model on which the measure cannot be computed, before anything is attached to it.
@@ -78,7 +78,7 @@ class ImportanceCallback(Callback):
         Raises:
             CapabilityError: Names the layers or the module, and what to use instead.
         """
-        self._gauge.check(model, graph, example_inputs)
+        self._probe.check(model, graph, example_inputs)
 
     # ---------------------------------------------------------------- events
     def on_task_start(self, context: TaskContext) -> None:
@@ -88,7 +88,7 @@ class ImportanceCallback(Callback):
             CapabilityError: The measure cannot be computed on this model.
         """
         self._reset()
-        self._gauge.watch(context)
+        self._probe.watch(context)
 
     def on_gradients_ready(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Measure this step on its raw gradients."""
@@ -112,7 +112,7 @@ class ImportanceCallback(Callback):
             begin = time.perf_counter()
             self._accumulate(context, layers)
             stride.took(time.perf_counter() - begin)
-        self._gauge.stepped()
+        self._probe.stepped()
 
     def on_task_end(self, context: TaskContext) -> None:
         """Put the task's importance into its record."""
@@ -129,9 +129,9 @@ class ImportanceCallback(Callback):
     # ---------------------------------------------------------------- one step
     def _accumulate(self, context: TaskContext, layers: list[GatedLayer]) -> None:
         with torch.no_grad():
-            measured = self._gauge.raw(context, layers)
+            measured = self._probe.raw(context, layers)
             parts = {n: self._part(measured.get(n), layer, context) for n, layer in context.layers.items()}
-            raw = mean_over_ranks(torch.cat(list(parts.values())), self._gauge.samples, context.data)
+            raw = mean_over_ranks(torch.cat(list(parts.values())), self._probe.samples, context.data)
             if not bool(torch.isfinite(raw.sum())):  # looked at on all ranks together, so that all of them raise
                 raise NonFiniteError(self._complain(context, context.graph.split(raw)))
             step = min_max_joined(raw, context.layer_of_unit, len(parts))
@@ -181,8 +181,8 @@ class ImportanceCallback(Callback):
         self.measure.load_state_dict(state["measure"])
 
 
-def gauge_for(measure: BaseMeasure, target: Target | None = None, max_samples: int | None = None) -> Gauge:
+def probe_for(measure: BaseMeasure, target: Target | None = None, max_samples: int | None = None) -> Probe:
     """Return what collects for a measure of this kind."""
     if isinstance(measure, AttributionMeasure):
-        return ModelGauge(measure, target, max_samples)
-    return LayerGauge(measure)  # type: ignore[arg-type]  # the registry takes no third kind
+        return ModelProbe(measure, target, max_samples)
+    return LayerProbe(measure)  # type: ignore[arg-type]  # the registry takes no third kind

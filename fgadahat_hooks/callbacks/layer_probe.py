@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.callbacks.probe import Gauge, refuse
+from fgadahat_hooks.callbacks.probe import Probe, refuse
 from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.graph.unit_graph import Consumer, UnitGraph
@@ -19,7 +19,7 @@ _Sums = dict[str, dict[Callable[..., Tensor], Tensor]]
 """For each layer that reads, what was summed up over it in one step."""
 
 
-class LayerGauge(Gauge):
+class LayerProbe(Probe):
     """Collects mean activations; weights and gradients are there when a step is made.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.callbacks.probe import Gauge, refuse
+from fgadahat_hooks.callbacks.probe import Probe, refuse
 from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
@@ -57,7 +57,7 @@ class Seen:
         return Batch(cut.args, cut.kwargs, scores)
 
 
-class ModelGauge(Gauge):
+class ModelProbe(Probe):
     """Collects the calls of the model between two steps, one for each accumulated batch.
 
     Args:

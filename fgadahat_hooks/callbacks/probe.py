@@ -16,7 +16,7 @@ _SHOWN = 5
 """How many layers an error names."""
 
 
-class Gauge(ABC):
+class Probe(ABC):
     """Collects what a measure needs between two steps.
 
     What was collected stays until the next forward after a step: several optimizers may step on one forward. It is

@@ -16,7 +16,7 @@ from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 
 
 @dataclass(eq=False)
-class Joined:
+class UnitVectors:
     """What earlier tasks left, one value a unit, all layers joined.
 
     Attributes:
@@ -32,7 +32,7 @@ class Joined:
     aggregation: str = "min"
 
 
-class Shared:
+class PriorUse:
     """What earlier tasks say of one weight or bias; each tensor broadcasts to the parameter, made when first asked for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Shared:
         task: Number of the running task.
     """
 
-    def __init__(self, layer: GatedLayer, local: str, joined: Joined, context: TaskContext) -> None:
+    def __init__(self, layer: GatedLayer, local: str, joined: UnitVectors, context: TaskContext) -> None:
         """Take a parameter of a layer by its local name, `weight` or `bias`."""
         self._layer = layer
         self._part = 0 if local == "weight" else 1
@@ -51,25 +51,25 @@ class Shared:
     @cached_property
     def protected(self) -> Tensor:
         """`min(m^{<t}_{l,i}, m^{<t}_{l-1,j})`."""
-        return self._spread(self._joined.cumulative, "min", 1.0)
+        return self._to_weight(self._joined.cumulative, "min", 1.0)
 
     @cached_property
     def count(self) -> Tensor:
         """The same of the summative mask: how many tasks use the weight."""
-        return self._spread(self._joined.summative, "min", float("inf"))
+        return self._to_weight(self._joined.summative, "min", float("inf"))
 
     @cached_property
     def importance(self) -> Tensor:
         """`Agg(I^{<t}_{l,i}, I^{<t}_{l-1,j})`."""
         mode, values = self._joined.aggregation, self._joined.importance
-        return self._spread(values, mode, float("inf") if mode == "min" else values.max())
+        return self._to_weight(values, mode, float("inf") if mode == "min" else values.max())
 
-    def _spread(self, values: Tensor, mode: str, live: float | Tensor) -> Tensor:
-        return spread(self._layer, values, mode, live)[self._part].to(self._layer.weight.device)
+    def _to_weight(self, values: Tensor, mode: str, live: float | Tensor) -> Tensor:
+        return to_weight(self._layer, values, mode, live)[self._part].to(self._layer.weight.device)
 
 
 class Values(Protocol):
-    """What an equation takes of earlier tasks: one value a weight (`Shared`) or a unit (`UnitShared`)."""
+    """What an equation takes of earlier tasks: one value a weight (`PriorUse`) or a unit (`UnitPriorUse`)."""
 
     finished: int
     task: int
@@ -148,20 +148,20 @@ CONSTANT = frozenset({"adahat_no_reg", "hat", "hat_const_alpha", "hat_const_1"})
 """Modes whose rates stay the same all through a task."""
 
 
-def shared_values(context: TaskContext, layer: GatedLayer, joined: Joined) -> dict[str, Shared]:
+def prior_use(context: TaskContext, layer: GatedLayer, joined: UnitVectors) -> dict[str, PriorUse]:
     """Return what earlier tasks say of a layer's weight and bias, by local name."""
     parts = ("weight",) if layer.bias is None else ("weight", "bias")
-    return {local: Shared(layer, local, joined, context) for local in parts}
+    return {local: PriorUse(layer, local, joined, context) for local in parts}
 
 
-def unit_shared_values(context: TaskContext, layer: GatedLayer, joined: Joined) -> dict[str, UnitShared]:
+def unit_prior_use(context: TaskContext, layer: GatedLayer, joined: UnitVectors) -> dict[str, UnitPriorUse]:
     """Return the same one value a unit, for the modes that `is_by_unit` names."""
     parts = ("weight",) if layer.bias is None else ("weight", "bias")
-    return {local: UnitShared(layer, local, joined, context) for local in parts}
+    return {local: UnitPriorUse(layer, local, joined, context) for local in parts}
 
 
-class UnitShared:
-    """The same as `Shared`, one value a unit, for rates that fall as the value rises.
+class UnitPriorUse:
+    """The same as `PriorUse`, one value a unit, for rates that fall as the value rises.
 
     Then the rate of the smaller value is the larger rate, bit for bit, so rates are made for units and only then
     carried over to weights: one pass over the weights a step in place of three, and nothing of their size is kept.
@@ -174,7 +174,7 @@ class UnitShared:
         task: Number of the running task.
     """
 
-    def __init__(self, layer: GatedLayer, local: str, joined: Joined, context: TaskContext) -> None:
+    def __init__(self, layer: GatedLayer, local: str, joined: UnitVectors, context: TaskContext) -> None:
         """Take a parameter of a layer by its local name, `weight` or `bias`."""
         self._layer = layer
         self._weight = local == "weight"
@@ -191,7 +191,7 @@ class UnitShared:
         both = torch.cat([own, inputs]) if self._weight and inputs is not None else own
         return both.to(self._layer.weight.device)
 
-    def carry_over(self, rates: Tensor) -> Tensor:
+    def to_weight(self, rates: Tensor) -> Tensor:
         """Return rates that broadcast to the parameter, made of the rates of own units and inputs."""
         if not self._weight:
             return rates
@@ -210,7 +210,7 @@ def is_by_unit(spec: Any) -> bool:
     return spec.mode in ("adahat", "adahat_no_sum")
 
 
-def spread(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -> tuple[Tensor, Tensor]:
+def to_weight(layer: GatedLayer, joined: Tensor, mode: str, live: float | Tensor) -> tuple[Tensor, Tensor]:
     """Carry values of units over to a layer's weight and bias; a bias takes the value of its own unit alone."""
     own, inputs = unit_values(layer, joined, live)
     viewed = None if inputs is None else layer.kind.input_view(layer.module, inputs)

@@ -86,7 +86,7 @@ _ONE_PLUS_NOTHING = 38.0
 """From here on `1 + e^-z` is 1 in double precision, so that the second factor of the quotient can be left out."""
 
 
-def gate_line(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshold: float) -> tuple[Tensor, Tensor]:
+def linearised_mask(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshold: float) -> tuple[Tensor, Tensor]:
     """Return the value `sigmoid(s e)` of the training mask and its compensated slope, both without gradient.
 
     Args:
@@ -99,7 +99,7 @@ def gate_line(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshold: f
     return torch.sigmoid(scale * fixed), _compensated_slope(fixed, scale, s_max, clamp_threshold)
 
 
-def on_line(embedding: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+def apply_linearised_mask(embedding: Tensor, value: Tensor, slope: Tensor) -> Tensor:
     """Return `value`, with the gradient `slope` to the embedding: a line through the point.
 
     The value is exact, since `slope * 0` adds nothing. A custom autograd function would say the same at five times the
@@ -121,7 +121,7 @@ def annealed_gate(embedding: Tensor, scale: Tensor, s_max: float, clamp_threshol
         s_max: Largest scale.
         clamp_threshold: Bound on `|s e|` in the numerator of the compensation.
     """
-    return on_line(embedding, *gate_line(embedding, scale, s_max, clamp_threshold))
+    return apply_linearised_mask(embedding, *linearised_mask(embedding, scale, s_max, clamp_threshold))
 
 
 INITS: dict[str, Callable[..., Tensor]] = {

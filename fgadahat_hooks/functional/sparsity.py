@@ -82,7 +82,7 @@ def regularization(
     return _MODES[mode](masks, cumulative, budget)
 
 
-def regularization_line(cumulative: Tensor, mode: str = "original") -> tuple[Tensor, Tensor]:
+def linearised_regularization(cumulative: Tensor, mode: str = "original") -> tuple[Tensor, Tensor]:
     """Return `b` and `w` with `R(m) = b + w . m`: without a budget the sparsity term is affine, one product a step.
 
     Args:

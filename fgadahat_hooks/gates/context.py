@@ -90,7 +90,7 @@ class TaskContext:
     def soft_masks(self) -> Tensor:
         """Return the training mask `m^t` of all units at this batch's scale, joined, without gradient."""
         gates = [layer.gate for layer in self.layers.values()]
-        return torch.cat([gate.context.line(gate)[0].to(self.device) for gate in gates])
+        return torch.cat([gate.context.linearised_mask(gate)[0].to(self.device) for gate in gates])
 
     @cached_property
     def layer_of_unit(self) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import NoTaskError
-from fgadahat_hooks.functional.mask import annealed_gate, gate_line, hard_mask, on_line
+from fgadahat_hooks.functional.mask import annealed_gate, apply_linearised_mask, hard_mask, linearised_mask
 from fgadahat_hooks.gates.model_lock import ModelLock
 
 
@@ -53,28 +53,28 @@ class GateContext:
         self.masks: dict[str, Tensor] = {}
         self.gates: list[Gate] = []
         self.lock = ModelLock()
-        self._lines: dict[str, _Line] = {}
+        self._linearised: dict[str, _LinearisedMask] = {}
 
     def set_scale(self, scale: float) -> None:
         """Set the scale in the precision of the embeddings: a model in float64 keeps all its digits."""
         dtype = self.gates[0].embedding.dtype if self.gates else torch.float32
         self.scale = torch.tensor(float(scale), dtype=dtype, device=self.scale.device)
 
-    def line(self, gate: Gate) -> tuple[Tensor, Tensor]:
+    def linearised_mask(self, gate: Gate) -> tuple[Tensor, Tensor]:
         """Return value and slope of a gate's training mask, `(units,)` each, without gradient.
 
         They are computed for all gates together when the scale or this gate's embedding has changed: a dozen small
         operations for the model in place of a dozen for each layer.
         """
-        line = self._lines.get(gate.name)
+        line = self._linearised.get(gate.name)
         if line is None or not line.fits(gate.embedding, self.scale):
             self._refresh(gate)
-            line = self._lines[gate.name]
+            line = self._linearised[gate.name]
         return line.value, line.slope
 
     def embeddings_moved(self) -> None:
         """Forget what was computed from the embeddings; for optimizers that write past torch's version counter."""
-        self._lines.clear()
+        self._linearised.clear()
 
     @contextmanager
     def fixed(self) -> Iterator[None]:
@@ -108,13 +108,13 @@ class GateContext:
         joined = torch.cat([g.embedding.detach() for g in together])
         if self.scale.device != like.device:
             self.scale = self.scale.to(like.device)
-        value, slope = gate_line(joined, self.scale, self.s_max, self.clamp_threshold)
+        value, slope = linearised_mask(joined, self.scale, self.s_max, self.clamp_threshold)
         sizes = [g.embedding.numel() for g in together]
         for g, v, d in zip(together, value.split(sizes), slope.split(sizes), strict=True):
-            self._lines[g.name] = _Line(g.embedding._version, self.scale, v, d)
+            self._linearised[g.name] = _LinearisedMask(g.embedding._version, self.scale, v, d)
 
 
-class _Line(NamedTuple):
+class _LinearisedMask(NamedTuple):
     """A training mask as it was for one scale and one version of an embedding."""
 
     version: int
@@ -176,7 +176,7 @@ class Gate(nn.Module):
         if torch.compiler.is_compiling():
             scale = context.scale.to(self.embedding.device)
             return annealed_gate(self.embedding, scale, context.s_max, context.clamp_threshold)
-        return on_line(self.embedding, *context.line(self))
+        return apply_linearised_mask(self.embedding, *context.linearised_mask(self))
 
     def hard_mask(self) -> Tensor:
         """Return the binary mask `e > 0` as numbers."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.functional.mask import on_line
+from fgadahat_hooks.functional.mask import apply_linearised_mask
 from fgadahat_hooks.gates.gate import Gate, GateContext, GateMode, along
 from fgadahat_hooks.graph.unit_graph import GATE, InputMap
 from fgadahat_hooks.hooks import HookSet
@@ -70,8 +70,10 @@ class JointGate:
         """Return the gates' masks in one line, in training with a few operations for all of them."""
         soft = self.context.mode is GateMode.TASK and all(gate.training for gate in self.gates)
         if soft and not torch.compiler.is_compiling():
-            values, slopes = zip(*(self.context.line(gate) for gate in self.gates), strict=True)
-            return on_line(torch.cat([gate.embedding for gate in self.gates]), torch.cat(values), torch.cat(slopes))
+            values, slopes = zip(*(self.context.linearised_mask(gate) for gate in self.gates), strict=True)
+            return apply_linearised_mask(
+                torch.cat([gate.embedding for gate in self.gates]), torch.cat(values), torch.cat(slopes)
+            )
         masks = [mask for gate in self.gates if (mask := gate.mask()) is not None]
         return torch.cat(masks) if masks else None
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.callbacks.rates import spread
+from fgadahat_hooks.callbacks.rates import to_weight
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 
@@ -30,7 +30,7 @@ def clip_grad_by_mask(attached: AttachedModel, mask: Mapping[str, Tensor], aggre
     with torch.no_grad():
         for layer in layers.values():
             for parameter, factor in zip(
-                (layer.weight, layer.bias), spread(layer, joined, aggregation, 1.0), strict=True
+                (layer.weight, layer.bias), to_weight(layer, joined, aggregation, 1.0), strict=True
             ):
                 if parameter is not None and parameter.grad is not None:
                     parameter.grad.mul_(factor.to(parameter.grad))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.callbacks.layer_probe import LayerGauge
+from fgadahat_hooks.callbacks.layer_probe import LayerProbe
 from fgadahat_hooks.callbacks.model_probe import example_call, sites_of
 from fgadahat_hooks.errors import BadCallError, NonFiniteError
 from fgadahat_hooks.gates.attached_model import AttachedModel
@@ -75,14 +75,14 @@ def _closed_form(
     attached: AttachedModel, chosen: Measure, context: TaskContext, batch: Batch, target: Target
 ) -> dict[str, Tensor]:
     """Show the measure one forward, and one backward if it reads gradients."""
-    gauge = LayerGauge(chosen, always=True)
+    probe = LayerProbe(chosen, always=True)
     with closing(context.hooks), undisturbed(attached.model):
-        gauge.watch(context)
+        probe.watch(context)
         output = attached.model(*batch.args, **batch.kwargs)
         if "gradient" in chosen.needs:
-            gauge.gradients = _gradients(context, _loss(output, batch, target))
+            probe.gradients = _gradients(context, _loss(output, batch, target))
         with torch.no_grad():
-            return gauge.raw(context, list(context.layers.values()))
+            return probe.raw(context, list(context.layers.values()))
 
 
 def _loss(output: Any, batch: Batch, target: Target) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.functional.mask import on_line
-from fgadahat_hooks.functional.sparsity import regularization, regularization_line
+from fgadahat_hooks.functional.mask import apply_linearised_mask
+from fgadahat_hooks.functional.sparsity import linearised_regularization, regularization
 from fgadahat_hooks.gates.attached_model import AttachedModel
 
 
@@ -31,9 +31,9 @@ class SparsityTerm:
         if cumulative is not None:
             attached.check_not_cast(cumulative)
         device = gates[0].embedding.device
-        lines = [attached.gate_context.line(gate) for gate in gates]
+        lines = [attached.gate_context.linearised_mask(gate) for gate in gates]
         value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
-        mask = on_line(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
+        mask = apply_linearised_mask(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
         return self._sparsity(mask, cumulative) * attached.spec.regularization.factor
 
     def _sparsity(self, mask: Tensor, cumulative: Tensor | None) -> Tensor:
@@ -50,5 +50,5 @@ class SparsityTerm:
         known = self._line is not None and self._line[1].device == like.device and len(self._line[1]) == len(like)
         if self._line is None or not known:
             used = torch.zeros_like(like) if cumulative is None else cumulative.to(like)
-            self._line = regularization_line(used.detach(), self._attached.spec.regularization.mode)
+            self._line = linearised_regularization(used.detach(), self._attached.spec.regularization.mode)
         return self._line

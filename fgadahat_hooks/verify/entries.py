@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.rates import Joined, shared_values
+from fgadahat_hooks.callbacks.rates import UnitVectors, prior_use
 from fgadahat_hooks.gates.task_tensors import TaskTensors
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
@@ -15,9 +15,9 @@ from fgadahat_hooks.tasks.sequence import TaskSequence
 def gated_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Give name and data of each gated weight and bias, and a bool mask of what finished tasks use of it."""
     context = scratch.attached.context(None, scratch.state)
-    joined = Joined(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
+    joined = UnitVectors(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
     for name, layer in context.layers.items():
-        for part, shared in shared_values(context, layer, joined).items():
+        for part, shared in prior_use(context, layer, joined).items():
             gated = layer.module.get_parameter(part)
             yield f"{name}.{part}" if name else part, gated.data, (shared.protected != 0).expand(gated.shape)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, Joined, Shared, shared_values
+from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, PriorUse, UnitVectors, prior_use
 from fgadahat_hooks.spec.attach_spec import HAT, AdaHAT, FGAdaHAT, HATConstAlpha, HATRandom
 from tests.support.small import batches, learn, mlp
 
@@ -37,10 +37,10 @@ def context_after(model: nn.Module, example: Tensor, masks: list[dict[str, list[
     return probe.context
 
 
-def shared_of(context: fh.TaskContext, layer: str, importance: Tensor, aggregation: str) -> dict[str, Shared]:
+def shared_of(context: fh.TaskContext, layer: str, importance: Tensor, aggregation: str) -> dict[str, PriorUse]:
     """Return what earlier tasks say of a layer's weight and bias, with an importance written down by hand."""
-    joined = Joined(context.cumulative, context.summative, importance, aggregation)
-    return shared_values(context, context.layers[layer], joined)
+    joined = UnitVectors(context.cumulative, context.summative, importance, aggregation)
+    return prior_use(context, context.layers[layer], joined)
 
 
 def test_every_mode_of_the_spec_has_its_rate() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.functional.mask import on_line
+from fgadahat_hooks.functional.mask import apply_linearised_mask
 from fgadahat_hooks.importance.attribution.rules import Call, Kind
 from fgadahat_hooks.importance.attribution.rules_pair import instead
 from fgadahat_hooks.importance.attribution.rules_watch import Watch
@@ -135,5 +135,5 @@ def _by_quotient(call: Call) -> Tensor:
     with torch.no_grad():
         value = call.on([z])
         slope = torch.where(z == 0, torch.zeros_like(z), value / z)
-    result = on_line(z, value, slope)
+    result = apply_linearised_mask(z, value, slope)
     return z.copy_(result) if call.in_place else result

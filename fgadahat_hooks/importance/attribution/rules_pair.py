@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.functional.mask import on_line
+from fgadahat_hooks.functional.mask import apply_linearised_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def rescale(f: Callable[[Tensor], Tensor], x: Pair, eps: float, values: tuple[Te
         end, start = (slope_where_near.detach(), f(x.then)) if values is None else values
         slope = torch.where(far, (end - start) / change, torch.zeros_like(change))
     moved = torch.where(far, x.now, torch.zeros_like(x.now))
-    return Pair(on_line(moved, instead(end, slope_where_near), slope), start)
+    return Pair(apply_linearised_mask(moved, instead(end, slope_where_near), slope), start)
 
 
 def product(f: Callable[..., Tensor], *terms: Term) -> Pair:
@@ -134,5 +134,5 @@ def max_pool(x: Pair, at: Callable[[Tensor], tuple[Tensor, Tensor]], axes: int, 
         places = places.flatten(-axes)
         share = torch.where(far.gather(-1, places), part.flatten(-axes) / change.gather(-1, places), near)
         picked = flat.gather(-1, places)
-        value = on_line(picked, value, share)
+        value = apply_linearised_mask(picked, value, share)
     return Pair(value.view_as(top), top_then)

@@ -132,8 +132,8 @@ RATES = (
         "biases are protected with their units",
         "odd Flattened",
         "callbacks/rates.py",
-        'parts = ("weight",) if layer.bias is None else ("weight", "bias")\n    return {local: Shared',
-        'parts = ("weight",)\n    return {local: Shared',
+        'parts = ("weight",) if layer.bias is None else ("weight", "bias")\n    return {local: PriorUse',
+        'parts = ("weight",)\n    return {local: PriorUse',
     ),
     Mutation(
         "updates are held back, not gradients: momentum and weight decay move weights too",

@@ -106,7 +106,7 @@ def test_accumulated_batches_weigh_by_their_samples() -> None:
             task.begin_batch(1, 2, (x, y))
             F.cross_entropy(session.model(x), y).backward()
         whole = session.measure("gradient_x_activation_abs", torch.cat([x1, x2]), torch.cat([y1, y2]))
-        raw = callback._gauge.raw(task.context(), list(task.context().layers.values()))
+        raw = callback._probe.raw(task.context(), list(task.context().layers.values()))
         optimizer.step()
     for name, value in whole.items():
         torch.testing.assert_close(raw[name], value, rtol=1e-11, atol=0)
