@@ -1,4 +1,4 @@
-"""The plain loop: batches that drive a task's events."""
+"""The plain training loop: iterate batches and drive the events of a task."""
 
 from fgadahat_hooks.tasks.batches import batches
 

@@ -1,8 +1,8 @@
 """What a compact export saves: units, parameters, bytes and operations, and how far the logits move.
 
-Each model has one finished task whose masks are random, half of the units on, and norms, scales and heads that are
-random too. The difference is the largest one of the logits of 16 other inputs, relative to the largest logit, in
-single precision. Run it with `python -m benchmarks.bench_export`; names of models as arguments choose some.
+Each model has one finished task with random masks, half of the units on, and random norms, scales and heads. The
+difference is the largest over the logits of 16 other inputs, relative to the largest logit, in single precision. Run it
+with `python -m benchmarks.bench_export`; names of models as arguments choose some.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import fgadahat_hooks as fh
 from benchmarks.export_models import SUBJECTS, build
 
 SHARE = 0.5
-"""Of the units, how many the task uses."""
+"""Share of the units that the task uses."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """One exported model.
+class Comparison:
+    """One exported model compared with its session.
 
     Attributes:
-        report: What the export says.
-        bits: Whether the export that is not compact gives the bits of `session.use`.
-        apart: Largest difference of the logits of the compact one, relative to the largest logit.
-        agree: Whether both choose the same class for every input.
-        seconds: What the compact export took.
+        report: Report of the compact export.
+        bits: Whether the plain export is bit-identical to `session.use`.
+        difference: Largest difference of the compact export's logits, relative to the largest logit.
+        agree: Whether both predict the same class for every input.
+        seconds: Duration of the compact export.
     """
 
     report: fh.ExportReport
     bits: bool
-    apart: float
+    difference: float
     agree: bool
     seconds: float
 
@@ -50,7 +50,7 @@ def finish(session: fh.Session, seed: int = 0, share: float = SHARE) -> None:
             embedding.copy_(share - torch.rand(embedding.shape, generator=draw))
 
 
-def measure(name: str) -> Found:
+def measure(name: str) -> Comparison:
     """Export one model both ways and compare."""
     subject = SUBJECTS[name]
     session = fh.attach(build(name), None, subject.inputs(1, seed=3))
@@ -63,18 +63,20 @@ def measure(name: str) -> Found:
     seconds = time.perf_counter() - start
     with torch.no_grad():
         plain, found = logits(session.export(0), x), logits(small, x)
-    apart = float((found - used).abs().max() / used.abs().max())
-    return Found(report, torch.equal(plain, used), apart, torch.equal(found.argmax(1), used.argmax(1)), seconds)
+    difference = float((found - used).abs().max() / used.abs().max())
+    return Comparison(
+        report, torch.equal(plain, used), difference, torch.equal(found.argmax(1), used.argmax(1)), seconds
+    )
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the logits, also of models that put out more."""
+    """Return the logits, also of models with further outputs."""
     out: Any = model(x)
     found: Tensor = getattr(out, "logits", out)
     return found
 
 
-def row(name: str, found: Found) -> str:
+def row(name: str, found: Comparison) -> str:
     """Return a line of the table."""
     report = found.report
     stay = sum(n for reasons in report.kept.values() for n in reasons.values())
@@ -89,13 +91,13 @@ def row(name: str, found: Found) -> str:
         f"{sum(report.removed.values()):,}",
         f"{stay:,}",
         *sizes,
-        f"{found.apart:.0e}" if found.apart else "0",
+        f"{found.difference:.0e}" if found.difference else "0",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def percent(before: int, after: int) -> str:
-    """Return what is left."""
+    """Return the share that is left."""
     return f"{after / before:.0%}"
 
 

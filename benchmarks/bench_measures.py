@@ -1,4 +1,4 @@
-"""What each importance measure costs: the whole training step with it beside the plain step, and the peak of memory.
+"""What each importance measure costs: time of a training step relative to the plain step, and peak memory.
 
 Each measure is timed against the plain step in one process, interleaved, on every step of a later task of FG-AdaHAT.
 Memory is the peak of a process of its own above what it held before it had a model, beside that of the plain step.
@@ -25,7 +25,7 @@ from benchmarks.timing import medians
 SLOW = ("feature_ablation_abs", "integrated_gradients_abs")
 """Measures that take minutes a step."""
 SECONDS = 20.0
-"""About how long one measure is timed."""
+"""Approximate seconds for timing one measure."""
 
 
 def mlp() -> nn.Module:
@@ -56,7 +56,7 @@ def step_of(problem: Problem, measure: str) -> Callable[[], None]:
 
 
 def ratio(problem: Problem, measure: str) -> float:
-    """Return the median time of a step with a measure, in plain steps."""
+    """Return the median time of a step with a measure, in units of plain steps."""
     steps = {"plain": step_of(problem, "plain"), measure: step_of(problem, measure)}
     if measure in SLOW:
         return slow_ratio(steps["plain"], steps[measure])
@@ -70,7 +70,7 @@ def ratio(problem: Problem, measure: str) -> float:
 
 
 def slow_ratio(plain_step: Callable[[], None], slow_step: Callable[[], None]) -> float:
-    """Time one slow step between two rows of plain ones."""
+    """Time one slow step between two series of plain steps."""
     before = medians({"plain": plain_step}, 20)["plain"]
     begin = time.perf_counter()
     slow_step()
@@ -79,7 +79,7 @@ def slow_ratio(plain_step: Callable[[], None], slow_step: Callable[[], None]) ->
 
 
 def peak(problem: str, measure: str) -> float:
-    """Return the megabytes a process needs above what it held before it had a model."""
+    """Return the megabytes that a process needs in addition to those before it had a model."""
     command = [sys.executable, "-m", "benchmarks.bench_measures", "--peak-of", problem, measure]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)  # noqa: S603  # our own module

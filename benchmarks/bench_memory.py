@@ -1,4 +1,4 @@
-"""What one more task takes in memory: what a session keeps of it, and what an export of it holds.
+"""Memory of one more task: what a session keeps of it, and what an export of it holds.
 
 The last column is an export that shares with the session what is the same there, while nothing is trained.
 Run it with `make bench`, or `python -m benchmarks.bench_memory`. Nothing is timed; the figures are exact.
@@ -24,13 +24,13 @@ PARTS = ("masks", "importance", "heads", "norms", "other", "all", "export", "sha
 
 
 def size(values: Iterable[Tensor]) -> int:
-    """Return the bytes of the memory that tensors are in, memory that they share counted once."""
+    """Return the bytes of the storages of tensors, shared storages counted once."""
     storages = {s.data_ptr(): s.nbytes() for s in (value.untyped_storage() for value in values)}
     return sum(storages.values())
 
 
 def learn(session: fh.Session, task: str) -> None:
-    """Make one step, so that there is an importance."""
+    """Make one step, so that importances exist."""
     x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     with session.task(task) as running:
         optimizer = running.protect(torch.optim.SGD(session.parameter_groups(lr=1e-3)))
@@ -41,7 +41,7 @@ def learn(session: fh.Session, task: str) -> None:
 
 
 def parts_of(session: fh.Session, before: dict[str, Tensor]) -> dict[str, int]:
-    """Return the bytes of the newest task's parts; tensors that it shares with the task before take none."""
+    """Return the bytes of the newest task's tensors, without those shared with the task before."""
     record = session.state_dict()["tasks"][-1]
     roles = {policy.name: policy.role for policy in session.plan.tensors}
     new = {name: value for name, value in record["tensors"].items() if value is not before.get(name)}
@@ -52,13 +52,13 @@ def parts_of(session: fh.Session, before: dict[str, Tensor]) -> dict[str, int]:
 
 
 def exported(session: fh.Session, task: str) -> tuple[int, int]:
-    """Return the bytes of an export, and of those tensors in it that are not the same in the session's model."""
+    """Return the bytes of an export, and of its tensors that are not shared with the session's model."""
     mine, state = session.model.state_dict(), session.export(task).state_dict()
     return size(state.values()), size(v for n, v in state.items() if not torch.equal(v, mine[n]))
 
 
 def main() -> None:
-    """Print a row a model."""
+    """Print one row for each model."""
     print(f"{'model':<10} {'parameters':>14} " + " ".join(f"{part:>12}" for part in PARTS) + "   all / parameters")
     for name, make in MODELS.items():
         torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""What a batch of samples of several tasks costs beside one plain forward on it.
+"""What a batch with samples of several tasks costs, relative to one plain forward.
 
-One forward runs for each distinct task, so the bound is their number. All variants run interleaved in one process; the
-table shows ratios of medians. Run it with `make bench`.
+One forward runs for each distinct task, so their number bounds the ratio. All variants run interleaved in one process;
+the table shows ratios of medians. Run it with `make bench`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def serving(model: nn.Module, x: Tensor) -> fh.Session:
-    """Return a session that has learnt eight tasks without a step; their masks are random."""
+    """Return a session with eight finished tasks, made without a step; their masks are random."""
     session = fh.attach(model, fh.preset("hat"), x[:2])
     for number in range(TASKS):
         with session.task(number):
@@ -37,7 +37,7 @@ def serving(model: nn.Module, x: Tensor) -> fh.Session:
 
 
 def forward(session: fh.Session, count: int, x: Tensor) -> None:
-    """Run one batch whose samples are of so many tasks."""
+    """Run one batch with samples of so many tasks."""
     with torch.no_grad(), session.use([n % count for n in range(len(x))]):
         session.model(x)
 

@@ -24,7 +24,7 @@ SPEC = {"importance": {"type": MEASURE}, "adjustment": FG.model_dump()}
 
 
 def deep(layers: int, width: int = 256) -> nn.Module:
-    """Return an MLP with so many gated layers and a head."""
+    """Return an MLP with so many gated layers, and a head."""
     hidden = [m for _ in range(layers) for m in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(*hidden, nn.Linear(width, 10))
 
@@ -35,7 +35,7 @@ def problem(layers: int) -> Problem:
 
 
 def held_bytes(make: Callable[[], Any]) -> int:
-    """Return the bytes of tensors that live after a few steps and did not before."""
+    """Return the bytes of tensors that exist after a few steps but not before."""
     gc.collect()
     before = {t.untyped_storage().data_ptr() for t in tensors()}
     step = make()
@@ -48,7 +48,7 @@ def held_bytes(make: Callable[[], Any]) -> int:
 
 def tensors() -> list[torch.Tensor]:
     """Return all living tensors."""
-    with warnings.catch_warnings():  # looking at every object wakes deprecated ones
+    with warnings.catch_warnings():  # accessing every object triggers deprecation warnings
         warnings.simplefilter("ignore")
         return [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
 

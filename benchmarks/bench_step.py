@@ -1,4 +1,4 @@
-"""What a gated, protected, measured training step costs beside the plain one.
+"""What a gated, protected, measured training step costs, relative to the plain one.
 
 Variants add one part each: gates, the sparsity term, update protection, an importance measure. All train the same
 model on the same batch with SGD with momentum, in one process, interleaved; the table shows ratios of medians. Run it

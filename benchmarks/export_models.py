@@ -1,4 +1,4 @@
-"""Published architectures to export, small where they come in sizes, with images that are as small as they take."""
+"""Published architectures to export: small variants, with the smallest images that they accept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = 100
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the size of what it takes.
+    """A model and the size of its inputs.
 
     Attributes:
         make: Builds it with random weights.
@@ -47,7 +47,7 @@ def _small_vit() -> nn.Module:
 
 
 def _vgg() -> nn.Module:
-    """Return VGG-11 with layers of 256 units in its classifier: 4096 of them hold most of its parameters."""
+    """Return VGG-11 with 256 units in the layers of its classifier, where 4096 would hold most of its parameters."""
     model: nn.Module = published.vgg11_bn(num_classes=CLASSES)
     model.avgpool = nn.AdaptiveAvgPool2d(2)
     parts = list(model.get_submodule("classifier").children())
@@ -97,7 +97,7 @@ SUBJECTS: dict[str, Subject] = {
 
 
 def build(name: str) -> nn.Module:
-    """Return a model whose norms, scales and head hide nothing."""
+    """Return a model with random norms, scales and head, so that no error stays hidden."""
     torch.manual_seed(0)
     subject = SUBJECTS[name]
     model = subject.make()
@@ -110,7 +110,7 @@ def build(name: str) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         if norms:
-            model.train()(subject.inputs(8, seed=2))  # statistics far from the true ones would hide what comes before
+            model.train()(subject.inputs(8, seed=2))  # statistics far from the true ones would hide earlier errors
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             _shake(norm)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 
 def medians(steps: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> dict[str, float]:
-    """Time one step of each variant in turn, round after round, and return the median of each in seconds.
+    """Time one step of each variant in turn, in rounds, and return each median in seconds.
 
     The order is rotated every round, so that no variant always runs behind the same other one.
     """

@@ -1,7 +1,7 @@
 """A vision transformer on an `Accelerator`: scikit-learn's digits as a few tasks, gradients accumulated.
 
-The loop is an ordinary Accelerate loop; what the library adds is marked. Ends with the accuracy of every task when it
-was learnt and at the end, and with the proof that no bit of it moved.
+The loop is an ordinary Accelerate loop; what the library adds is marked. Prints the accuracy of every task right
+after learning it and at the end, and the proof that no bit changed.
 
 Run it with `python examples/accelerate_vit.py`; on several devices with
 `accelerate launch examples/accelerate_vit.py`. It needs accelerate, scikit-learn and timm.
@@ -70,7 +70,7 @@ def main() -> None:
             model, optimizer, loader = task.prepare(model, optimizer, loader)  # protects the optimizer
             for _ in range(options.epochs):
                 model.train()
-                for x, y in task.batches(loader):  # drives the annealing
+                for x, y in task.batches(loader):  # anneals the gates
                     with accelerator.accumulate(model):
                         task.backward(F.cross_entropy(model(x), y))  # adds the sparsity term
                         task.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,8 +1,8 @@
-"""A callback of your own: stop a task early, once it has settled on its units.
+"""Your own callback: stop a task early, once its hard mask has stopped changing.
 
-A task chooses its units while it learns: unit by unit, its hard mask is on or off. The callback counts the units whose
-choice changes at each step; the loop asks it after each epoch, and ends the task when hardly any has changed. It keeps
-its counts in the session's state, so that they survive `session.save`. Learns three tasks of scikit-learn's digits.
+While a task is learnt, its hard mask switches units on or off. The callback counts the units that change at each step;
+the loop queries it after each epoch, and ends the task when hardly any unit has changed. The counts are part of the
+session's state, so that they survive `session.save`. Learns three tasks of scikit-learn's digits.
 
 Run it with `python examples/custom_callback.py` (a few seconds). It needs scikit-learn.
 """
@@ -27,22 +27,22 @@ TASKS = {"small digits": (0, 1, 2), "middle digits": (3, 4, 5), "large digits": 
 
 # ------------------------------------------------------------------ the callback
 class Settled(fh.Callback):
-    """Tells whether the running task has settled on its units.
+    """Detects when the hard mask of the running task stops changing.
 
     Args:
-        share: Of all gated units, the share that may still change in an epoch of a settled task.
+        share: Share of all gated units that may still change in the epoch after which a task counts as settled.
     """
 
-    key: ClassVar[str] = "settled"  # the name its state is saved under
+    key: ClassVar[str] = "settled"  # the key of its state in a saved session
 
     def __init__(self, share: float = 0.02) -> None:
-        """Wait for a task."""
+        """Start without a task."""
         self.share = share
         self.changes: list[int] = []
         self._mask: Tensor | None = None
 
     def on_task_start(self, context: fh.TaskContext) -> None:
-        """Start counting anew."""
+        """Reset the counts."""
         self.changes = []
         self._mask = self._hard_mask(context)
 
@@ -52,26 +52,26 @@ class Settled(fh.Callback):
         self.changes.append(0 if before is None else int((before != self._mask).sum()))
 
     def on_task_end(self, context: fh.TaskContext) -> None:
-        """Say what the task chose."""
+        """Print the number of units in the mask."""
         masks = context.record.masks
         use = ", ".join(f"{int(mask.sum())} of {mask.numel()} in {layer}" for layer, mask in masks.items())
         print(f"{context.task}: {len(self.changes)} steps; units: {use}")
 
     def settled(self, steps: int) -> bool:
-        """Tell whether the last `steps` steps, an epoch, changed hardly any unit."""
+        """Return whether the last `steps` steps, an epoch, changed hardly any unit."""
         return self._mask is not None and sum(self.changes[-steps:]) <= self.share * self._mask.numel()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive a restart."""
+        """Return the state to save."""
         return {"changes": self.changes, "mask": self._mask}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it back."""
+        """Load the saved state."""
         self.changes, self._mask = list(state["changes"]), state["mask"]
 
     @staticmethod
     def _hard_mask(context: fh.TaskContext) -> Tensor:
-        """Return which units are on, all layers joined; a unit is on where its embedding is positive."""
+        """Return which units are on, all layers concatenated; a unit is on if its embedding is positive."""
         return torch.cat([layer.gate.embedding.detach() > 0 for layer in context.layers.values()])
 
 
@@ -88,7 +88,7 @@ def load(classes: tuple[int, ...]) -> tuple[TensorDataset, TensorDataset]:
 
 
 def network() -> nn.Sequential:
-    """Return any model of yours; nothing in it knows of tasks."""
+    """Return any model; it needs no code for tasks."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
@@ -109,7 +109,7 @@ def learn(session: fh.Session, watch: Settled, name: str, most_epochs: int) -> i
                 (F.cross_entropy(model(images), labels) + task.regularization()).backward()
                 optimizer.step()
             epochs += 1
-            if watch.settled(len(loader)):  # asked between epochs: only then are the gates as hard as they get
+            if watch.settled(len(loader)):  # queried between epochs, when the gates are hardest
                 break
     model.eval()
     return epochs
@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.manual_seed(0)
     watch, spec = Settled(options.share), fh.preset("hat", tasks=len(TASKS))
-    protect = fh.GradientAdjustCallback(spec.adjustment)  # the list takes the place of the one the spec asks for
+    protect = fh.GradientAdjustCallback(spec.adjustment)  # replaces the callbacks that the spec asks for
     session = fh.attach(network(), spec, example_inputs=torch.zeros(2, 1, 8, 8), callbacks=[protect, watch])
     for name, classes in TASKS.items():
         epochs = learn(session, watch, name, options.epochs)

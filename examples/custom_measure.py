@@ -1,9 +1,9 @@
-"""An importance measure of your own, in FG-AdaHAT: what would the loss lose without this unit?
+"""Your own importance measure in FG-AdaHAT: how much would the loss change without this unit?
 
 The measure is the first-order estimate by which Molchanov et al. (CVPR 2019, Eq. 8) prune networks: the squared sum of
-weight times gradient over a unit's weights. It is one class of a few lines; from its registration on it has a place in
-specs, in `session.measure` and in the JSON schema. Learns three tasks of scikit-learn's digits by it, then asks how
-well it ranks units: the truth is `feature_ablation_abs`, which switches off one unit after another.
+weight times gradient over a unit's weights. It is one class of a few lines; once registered it can be used in specs,
+in `session.measure` and in the JSON schema. Learns three tasks of scikit-learn's digits with it, then tests how well it
+ranks units: the reference is `feature_ablation_abs`, which switches off one unit after another.
 
 Run it with `python examples/custom_measure.py` (a few seconds). It needs scikit-learn.
 """
@@ -33,13 +33,13 @@ class Taylor(fh.Measure):
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "gradient"})
 
     def __init__(self, power: float = 2.0, **params: Any) -> None:
-        """Take `params: {power: ...}` of a spec; what is left over is refused by the base."""
+        """Read `params: {power: ...}` of a spec; the base class refuses other keys."""
         super().__init__(**params)
         self.power = power
 
     def compute(self, view: LayerView) -> Tensor:
-        """Return `(units,)`; the layer type knows along which axis of a weight its units lie."""
-        if view.weight_grad is None:  # nothing that feeds this layer was trained in this step
+        """Return `(units,)`; the layer type knows the axis of a weight that its units are on."""
+        if view.weight_grad is None:  # the weights of this layer got no gradient in this step
             return torch.zeros(view.units, device=view.weight.device)
         product = view.weight.detach() * view.weight_grad
         return view.kind.sum_by_unit(view.module, product).abs() ** self.power
@@ -58,7 +58,7 @@ def load(classes: tuple[int, ...]) -> tuple[TensorDataset, TensorDataset]:
 
 
 def network() -> nn.Module:
-    """Return any model of yours; nothing in it knows of tasks."""
+    """Return any model; it needs no code for tasks."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
@@ -87,7 +87,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Learn by the measure, then look at it."""
+    """Learn with the measure, then compare its ranking with ablation."""
     parser = argparse.ArgumentParser(description="Learn tasks of digits by an importance measure of your own.")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each task")
     options = parser.parse_args(arguments)
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     model = network()
     spec = {
-        "importance": {"type": "taylor", "params": {"power": 2.0}},  # the new name, as any other
+        "importance": {"type": "taylor", "params": {"power": 2.0}},  # the registered name, used like any other
         "adjustment": {"mode": "fg_adahat", "intensity": 0.03, "aggregation": "min"},
         "regularization": {"budget": 1 / len(TASKS), "factor": 1.5},
     }

@@ -1,7 +1,7 @@
-"""From a session to ONNX: one task leaves as a file that ONNX Runtime runs, whole or with its unused units removed.
+"""Export a task to ONNX: a file for ONNX Runtime, with all units or with the unused ones removed.
 
 Learns two tasks of scikit-learn's digits, exports each to a plain module and that to ONNX, runs the file and compares:
-the plain module gives the session's bits; ONNX Runtime, which has kernels of its own, gives its numbers up to rounding.
+the plain module is bit-identical to the session; ONNX Runtime has its own kernels and agrees up to rounding.
 
 Run it with `python examples/export_onnx.py` (half a minute). It needs onnx, onnxruntime, onnxscript and scikit-learn.
 """
@@ -60,7 +60,7 @@ def learn(epochs: int) -> fh.Session:
 def to_onnx(module: nn.Module, images: Tensor, file: Path) -> None:
     """Write a module to an ONNX file that takes batches of any size."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, on its way
+        warnings.simplefilter("ignore")  # warnings from inside the exporter
         torch.onnx.export(
             module, (images,), str(file), dynamo=True, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
@@ -73,7 +73,7 @@ def run_onnx(file: Path, images: Tensor) -> Tensor:
 
 
 def report(session: fh.Session, name: str, folder: Path, *, compact: bool) -> str:
-    """Export a task, write it to a file, run that, and tell in a line what came out on the task's test images."""
+    """Export a task to a file, run it on the task's test images, and return one line that compares the results."""
     images, labels = load(TASKS[name])[1].tensors
     module = session.export(name, compact=compact)
     form = "compact" if compact else "whole"
@@ -85,7 +85,7 @@ def report(session: fh.Session, name: str, folder: Path, *, compact: bool) -> st
         truth = session.model(images)
     with torch.no_grad():
         logits = module(images)
-    size = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))  # weights may lie beside the file
+    size = sum(part.stat().st_size for part in folder.glob(f"{file.name}*"))  # weights may be in a second file
     parameters = sum(parameter.numel() for parameter in module.parameters())
     bits = "same bits" if torch.equal(logits, truth) else f"{(logits - truth).abs().max():.0e} apart"
     same = "same classes" if torch.equal(found.argmax(1), truth.argmax(1)) else "OTHER CLASSES"

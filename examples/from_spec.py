@@ -1,9 +1,9 @@
-"""All choices in a YAML file, none in the code: `examples/spec.yaml`, which editors complete and check.
+"""All options in a YAML file: `examples/spec.yaml`, which editors complete and check by its JSON schema.
 
-Reads the file, shows what it would do to the model, learns three tasks of scikit-learn's digits by it, and prints what
-is known at the end. Mistakes in the file are told all at once, each with its place and the nearest right name: try a
-copy of the file with a few. The first line of the file names its JSON schema, `examples/spec.schema.json`; write your
-own, with the measures that you registered, by `json.dumps(fh.json_schema())`.
+Reads the file, shows its plan for the model, learns three tasks of scikit-learn's digits, and prints the accuracies at
+the end. All mistakes in the file are reported at once, each with its place and the nearest valid name: try a copy of
+the file with a few. The first line of the file names its JSON schema, `examples/spec.schema.json`; write your
+own, including the measures that you registered, with `json.dumps(fh.json_schema())`.
 
 Run it with `python examples/from_spec.py` (a few seconds). It needs scikit-learn.
 """
@@ -39,7 +39,7 @@ def load(classes: tuple[int, ...]) -> tuple[TensorDataset, TensorDataset]:
 
 
 def network() -> nn.Module:
-    """Return any model of yours; nothing in it knows of tasks."""
+    """Return any model; it needs no code for tasks."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
@@ -69,7 +69,7 @@ def right(session: fh.Session, name: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Learn by the file; return 0, or 2 if there are mistakes in it."""
+    """Learn as the file says; return 0, or 2 if the file has mistakes."""
     parser = argparse.ArgumentParser(description="Learn tasks of digits by a spec in a file.")
     parser.add_argument("--spec", type=Path, default=SPEC, help="a .yaml or .json file")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each task")

@@ -1,7 +1,7 @@
 """torchvision's ResNet-18 in a Lightning `Trainer`: scikit-learn's digits as three tasks.
 
-The LightningModule is an ordinary one, and so is the Trainer; the callbacks do the rest. Ends with the accuracy of
-every task when it was learnt and at the end, and tells whether a bit of any logit moved.
+LightningModule and Trainer are ordinary; the library adds callbacks. Prints the accuracy of every task right after
+learning it and at the end, and whether a bit of any logit changed.
 
 Run it with `python examples/lightning_resnet.py`. It needs lightning, scikit-learn and torchvision.
 """
@@ -24,7 +24,7 @@ from torchvision.models import resnet18
 TASKS = {"0 1 2": (0, 1, 2), "3 4 5 6": (3, 4, 5, 6), "7 8 9": (7, 8, 9)}
 
 
-# ------------------------------------------------------------------ yours: nothing here knows of tasks
+# ------------------------------------------------------------------ your code, without anything about tasks
 class Classifier(pl.LightningModule):
     """Any LightningModule."""
 
@@ -68,7 +68,7 @@ def load(classes: tuple[int, ...]) -> tuple[TensorDataset, TensorDataset]:
 
 
 # ------------------------------------------------------------------ task after task
-import fgadahat_hooks as fh  # noqa: E402  # kept apart from what is yours
+import fgadahat_hooks as fh  # noqa: E402  # separate from your code
 from fgadahat_hooks.adapters.lightning import (  # noqa: E402
     GradientAdjustCallback,
     ImportanceCallback,

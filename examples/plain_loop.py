@@ -1,7 +1,7 @@
-"""The plain loop: your model, your loop, a few lines more.
+"""The plain loop: your model and your loop, with a few more lines.
 
 Three tasks of scikit-learn's digits on a small convolutional network, hard HAT, AdamW. Ends with the proof that the
-first task's logits are the same bits as when it ended.
+first task's logits are bit-identical to those when it ended.
 
 Run it with `python examples/plain_loop.py` (a few seconds). It needs scikit-learn.
 """
@@ -22,7 +22,7 @@ TASKS = {"small digits": (0, 1, 2), "middle digits": (3, 4, 5), "large digits": 
 
 
 class Net(nn.Module):
-    """Any model of yours; nothing in it knows of tasks."""
+    """Any model; it needs no code for tasks."""
 
     def __init__(self) -> None:
         """Make two convolutions and a classifier."""

@@ -1,8 +1,8 @@
-"""torchvision's ResNet-18 in a plain loop, with what such loops have: a schedule, clipped gradients, a test set.
+"""torchvision's ResNet-18 in a plain loop with a learning-rate schedule, gradient clipping and a test set.
 
-scikit-learn's digits come as five tasks of two classes each. The loop is an ordinary one; what the library adds is
-marked. Ends with the accuracy on every task after each task, one row a task, and with the proof that no later task can
-change a bit.
+scikit-learn's digits come as five tasks of two classes each. The loop is ordinary; the lines that the library adds are
+marked. Prints the accuracy on every task after each task, one row a task, and the proof that no later task can change a
+bit.
 
 Run it with `python examples/plain_resnet.py` (half a minute). It needs scikit-learn and torchvision.
 """
@@ -37,16 +37,16 @@ def load(classes: tuple[int, ...]) -> tuple[TensorDataset, TensorDataset]:
 
 
 def learn(session: fh.Session, name: str, epochs: int) -> None:
-    """Learn one task; without the marked lines this is a loop as you have one."""
+    """Learn one task; without the marked lines this is an ordinary loop."""
     model = session.model
     loader: DataLoader[Any] = DataLoader(load(TASKS[name])[0], batch_size=32, shuffle=True, drop_last=True)
     with session.task(name, num_classes=len(TASKS[name])) as task:  # leaving the block ends the task
         optimizer = torch.optim.AdamW(session.parameter_groups(lr=1e-3, weight_decay=0.05))  # yours, and the gates'
-        task.protect(optimizer)  # from now on its steps spare what earlier tasks use
+        task.protect(optimizer)  # from now on its steps protect earlier tasks
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
         for _ in range(epochs):
             model.train()
-            for images, labels in task.batches(loader):  # drives the gates' annealing
+            for images, labels in task.batches(loader):  # anneals the gates
                 optimizer.zero_grad()
                 loss = F.cross_entropy(model(images), labels) + task.regularization()  # leave room for later tasks
                 loss.backward()
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     torch.manual_seed(0)
-    model = resnet18(weights=None)  # or your weights; nothing in the model knows of tasks
+    model = resnet18(weights=None)  # or your weights; the model needs no code for tasks
     session = fh.attach(model, fh.preset(options.preset, tasks=len(TASKS)), example_inputs=torch.zeros(2, 3, 24, 24))
 
     names = list(TASKS)[: options.tasks]

@@ -1,12 +1,12 @@
-"""Kill a training process in the middle of a task, go on in another one, and end with the same bits.
+"""Kill a training process during a task, resume in another one, and end with bit-identical results.
 
 A child process learns three tasks of scikit-learn's digits, saves after every fifth step, and is killed in the middle
-of the second task, between two saves: no handler runs, no file is closed. A fresh model takes up the folder and learns
-what is left. A third one learns everything without a break. Ends with the question whether all logits of all tasks are
-the same bits in both.
+of the second task, between two saves: no handler runs, no file is closed. A fresh model loads the folder and learns the
+rest. A third one learns everything without interruption. Prints whether the logits of all tasks are bit-identical in
+both.
 
 Run it with `python examples/resume.py` (a few seconds). It needs scikit-learn. With `--folder run` it only trains: stop
-it whenever you like and start it again, and it goes on where it was.
+it at any time and start it again, and it resumes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load(classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def network() -> nn.Module:
-    """Return any model of yours, dropout and all; nothing in it knows of tasks."""
+    """Return any model, here with dropout; it needs no code for tasks."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10),
@@ -51,7 +51,7 @@ def network() -> nn.Module:
 
 
 def session_in(folder: Path) -> fh.Session:
-    """Return a session: the folder's, with random numbers as they stood, or a new one."""
+    """Return the folder's session, with the state of the random generators, or a new session."""
     if (folder / "manifest.json").exists():
         session = fh.load(network(), folder)
         if session.interrupted is None:  # saved between two tasks; otherwise `learn` restores
@@ -62,7 +62,7 @@ def session_in(folder: Path) -> fh.Session:
 
 
 def learn(session: fh.Session, name: str, folder: Path, after_step: Callable[[str, int], None]) -> None:
-    """Learn one task, or what is left of it."""
+    """Learn one task, or the rest of it."""
     going_on = session.interrupted == name
     loader = DataLoader(TensorDataset(*load(TASKS[name])), batch_size=32, shuffle=True)
     with session.task(name, num_classes=len(TASKS[name]), resume=going_on) as task:
@@ -85,7 +85,7 @@ def learn(session: fh.Session, name: str, folder: Path, after_step: Callable[[st
 
 
 def train(folder: Path, after_step: Callable[[str, int], None] = lambda name, step: None) -> fh.Session:
-    """Learn whatever is not in the folder yet."""
+    """Learn everything that is not in the folder yet."""
     session = session_in(folder)
     finished = ", ".join(map(str, session.tasks)) or "nothing"
     print(f"process {os.getpid()}: finished: {finished}; in the middle of: {session.interrupted}", flush=True)
@@ -106,7 +106,7 @@ def logits(session: fh.Session) -> list[Tensor]:
 
 
 def die(name: str, step: int) -> None:
-    """Kill this process in the middle of the second task, as the system would that runs out of memory."""
+    """Kill this process during the second task, as a system without memory would."""
     if (name, step) == ("middle digits", 28):
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="train in this folder, and nothing else")
     parser.add_argument("--die", action="store_true", help="kill this process in the middle of the second task")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # the same in all processes: how sums are split between threads decides their last bits
+    torch.set_num_threads(1)  # the same in all processes: the split of sums between threads affects their last bits
 
     if options.folder is not None:
         train(options.folder, *([die] if options.die else []))

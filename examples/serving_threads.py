@@ -1,8 +1,8 @@
-"""One model in memory, three tasks, many threads: each request names its task, and every answer has the same bits.
+"""One model in memory, three tasks, many threads: each request names its task, and all answers are bit-identical.
 
 Learns three tasks of scikit-learn's digits, then answers requests in three ways: one thread with a task a request,
-batches that mix the tasks (one task id per image), and a pool of threads. Then tells whether all ways gave the same
-bits, and lets exported tasks, which need no turns, answer side by side, too.
+batches that mix the tasks (one task id per image), and a pool of threads. Then prints whether all gave the same bits,
+and answers with exported tasks in parallel too, which need no exclusive use of the model.
 
 Run it with `python examples/serving_threads.py` (a few seconds). It needs scikit-learn.
 """
@@ -28,7 +28,7 @@ IMAGES = 16
 
 
 class Request(NamedTuple):
-    """What a client sends: which task, and images `(16, 1, 8, 8)`."""
+    """A client's request: a task, and images `(16, 1, 8, 8)`."""
 
     task: str
     images: Tensor
@@ -65,7 +65,7 @@ def learn(epochs: int) -> fh.Session:
 
 
 def requests(count: int) -> list[Request]:
-    """Return requests whose tasks take turns."""
+    """Return requests with alternating tasks."""
     names = list(TASKS)
     images = {name: load(TASKS[name])[0] for name in names}
     picked = [names[number % len(names)] for number in range(count)]
@@ -73,21 +73,21 @@ def requests(count: int) -> list[Request]:
 
 
 def answer(session: fh.Session, request: Request) -> Tensor:
-    """Return a request's logits; the block waits for its turn if another thread is in one."""
+    """Return a request's logits; the block waits while another thread uses the model."""
     with torch.no_grad(), session.use(request.task):
         logits: Tensor = session.model(request.images)
     return logits
 
 
 def answer_mixed(session: fh.Session, images: Tensor, tasks: list[str]) -> Tensor:
-    """Return the logits of images `(n, 1, 8, 8)` of several tasks; a smaller head is filled up with `-inf`."""
+    """Return the logits of images `(n, 1, 8, 8)` of several tasks; a smaller head is padded with `-inf`."""
     with torch.no_grad(), session.use(tasks):  # one id per image
         logits: Tensor = session.model(images)
     return logits
 
 
 def mixed_agrees(session: fh.Session, asked: list[Request]) -> bool:
-    """Tell whether each image of a mixed batch gets the bits that its own task gives on that batch."""
+    """Return whether each image of a mixed batch gets the same bits as from its own task on that batch."""
     images = torch.cat([request.images for request in asked])
     tasks = [request.task for request in asked for _ in request.images]
     found = answer_mixed(session, images, tasks)
@@ -100,7 +100,7 @@ def mixed_agrees(session: fh.Session, asked: list[Request]) -> bool:
 
 
 def equal(some: list[Tensor], others: list[Tensor]) -> bool:
-    """Tell whether all answers have the same bits."""
+    """Return whether all answers are bit-identical."""
     return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
         threaded = list(pool.map(lambda request: answer(session, request), asked))
     rate = len(asked) / (time.perf_counter() - start)
 
-    plain = {name: session.export(name) for name in TASKS}  # modules of their own: no session, no turns, no lock
+    plain = {name: session.export(name) for name in TASKS}  # separate modules: no session, no exclusive use, no lock
     with torch.no_grad(), ThreadPoolExecutor(options.threads) as pool:
         exported = list(pool.map(lambda request: plain[request.task](request.images), asked))
 

@@ -1,9 +1,9 @@
 """A small network learns three tables in a row, with and without gates.
 
 The tables ship with scikit-learn: iris (4 measurements, three species), wine (13 measurements, three growers) and
-breast cancer (30 measurements of cell nuclei, benign or malignant). Each task standardises its own columns and fills up
-with zeros to 30. The same network is trained twice, on one table after the other: as it is, and with gates. Ends with
-what each still knows, on rows that it was not trained on.
+breast cancer (30 measurements of cell nuclei, benign or malignant). Each task standardises its own columns and pads
+them with zeros to 30. The same network is trained twice, on one table after the other: without and with gates. Prints
+the accuracies of both on held-out rows.
 
 Run it with `python examples/tabular_mlp.py` (a few seconds). It needs scikit-learn.
 """
@@ -25,7 +25,7 @@ COLUMNS = 30
 
 
 def network(classes: int = 3) -> nn.Sequential:
-    """Return any model of yours; nothing in it knows of tasks."""
+    """Return any model; it needs no code for tasks."""
     return nn.Sequential(
         nn.Linear(COLUMNS, 64), nn.ReLU(), nn.Dropout(0.1),
         nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, classes),
@@ -75,7 +75,7 @@ def as_it_is(names: list[str], epochs: int) -> tuple[list[float], list[float]]:
 
 
 def with_gates(names: list[str], epochs: int) -> tuple[list[float], list[float], fh.Session]:
-    """Do the same with hard gates; return the session, too."""
+    """Do the same with hard gates; return the session too."""
     model = network()
     session = fh.attach(model, fh.preset("hat", tasks=len(TASKS)), example_inputs=torch.zeros(2, COLUMNS))
     learnt, end = [], []

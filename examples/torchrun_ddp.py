@@ -1,8 +1,8 @@
-"""DistributedDataParallel: every process learns the same, and no process forgets.
+"""DistributedDataParallel: all processes learn the same tasks, and none forgets.
 
-Three tasks of scikit-learn's digits on a small convolutional network. The loop is an ordinary DDP loop; note that the
-wrapper is built inside the task, because every task has a head of its own. Each process checks its own logits; the
-first one prints the table.
+Three tasks of scikit-learn's digits on a small convolutional network. The loop is an ordinary DDP loop, but the wrapper
+is built inside the task, because every task has its own head. Each process checks its own logits; the first one prints
+the table.
 
 Run it with `torchrun --nproc-per-node 2 examples/torchrun_ddp.py`.
 """
@@ -34,7 +34,7 @@ def load(classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def network() -> nn.Module:
-    """Return any model; nothing in it knows of tasks or processes."""
+    """Return any model; it needs no code for tasks or processes."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
@@ -87,7 +87,7 @@ def main() -> None:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank = dist.get_rank()
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    torch.manual_seed(rank)  # processes need not be seeded alike
+    torch.manual_seed(rank)  # processes may have different seeds
     session = fh.attach(network().to(device), fh.preset("hat"), example_inputs=torch.zeros(2, 1, 8, 8, device=device))
 
     names = list(TASKS)[: options.tasks]

@@ -1,10 +1,10 @@
-"""A BERT that learns to tell Python's modules apart by their documentation, one topic after another.
+"""A BERT that learns to classify sentences of Python's documentation by module, one topic after another.
 
-The texts are the docstrings of Python's standard library, sentence by sentence: they are on every machine that runs
-this. A task is a topic ("numbers", "internet", ...), and its question: which of the topic's modules is this sentence
-from? The model is a small `BertForSequenceClassification` with random weights, trained by the Hugging Face `Trainer`;
-the library adds one callback. Ends with the accuracy of every task when it was learnt and at the end, and tells whether
-a bit of any logit moved.
+The texts are sentences of the docstrings of Python's standard library, which is on every machine that runs this. A task
+is a topic ("numbers", "internet", ...): which of the topic's modules is a sentence from? The model is a small
+`BertForSequenceClassification` with random weights, trained by the Hugging Face `Trainer`; the library adds one
+callback. Prints the accuracy of every task right after learning it and at the end, and whether a bit of any logit
+changed.
 
 Run it with `python examples/transformers_text.py` (half a minute). It needs transformers and accelerate.
 """
@@ -58,14 +58,14 @@ def docstrings(name: str) -> Iterator[str]:
 
 
 def sentences(name: str, most: int = 250) -> list[str]:
-    """Return sentences of a module's docstrings, each once, in an order that is always the same."""
+    """Return sentences of a module's docstrings, each once, in a fixed order."""
     parts = (part for text in docstrings(name) for part in re.split(r"(?<=[.:])\s+|\n\s*\n", text))
     found = {" ".join(part.split()) for part in parts if len(part.split()) > 3}
     return sorted(found, key=lambda sentence: zlib.crc32(sentence.encode()))[:most]
 
 
 def encode(sentence: str) -> list[int]:
-    """Return `LENGTH` token ids: 1 starts, 0 fills up, a word's id is its checksum, so that no vocabulary is needed."""
+    """Return `LENGTH` token ids: 1 is the start, 0 the padding, and a word's id its checksum, without a vocabulary."""
     words = re.findall(r"[a-z]+|[^\sa-z]", sentence.lower())[: LENGTH - 1]
     ids = [1, *(2 + zlib.crc32(word.encode()) % (WORDS - 2) for word in words)]
     return ids + [0] * (LENGTH - len(ids))
@@ -90,14 +90,14 @@ class Sentences(Dataset[dict[str, Tensor]]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return what the model takes."""
+        """Return the model's inputs."""
         ids = self.ids[index]
         return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": self.labels[index]}
 
 
 # ------------------------------------------------------------------ task after task
 def network() -> BertForSequenceClassification:
-    """Return a BERT of one block; nothing in it knows of tasks."""
+    """Return a BERT of one block; it needs no code for tasks."""
     return BertForSequenceClassification(
         BertConfig(
             vocab_size=WORDS,
@@ -111,7 +111,7 @@ def network() -> BertForSequenceClassification:
 
 
 def settings(folder: str, epochs: float) -> TrainingArguments:
-    """Return the Trainer's arguments: ordinary ones, and quiet."""
+    """Return ordinary arguments of the Trainer, without logging."""
     return TrainingArguments(
         folder,
         num_train_epochs=epochs,
@@ -134,7 +134,7 @@ def learn(session: fh.Session, name: str, folder: str, epochs: float) -> None:
             session.model,
             settings(folder, epochs),
             train_dataset=Sentences(name, test=False),
-            callbacks=[TaskCallback(session, task)],  # the one line more
+            callbacks=[TaskCallback(session, task)],  # the one additional line
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = network()
     ids = torch.ones(2, LENGTH, dtype=torch.long)
     spec = {
-        "gates": {"targets": ["all", "all-embedding"], "annealing_power": 2.0},  # words, too, are learnt by all tasks
+        "gates": {"targets": ["all", "all-embedding"], "annealing_power": 2.0},  # words are learnt by all tasks too
         "regularization": {"factor": 5.0, "budget": 1 / len(TASKS)},
         "adjustment": {"mode": "hat"},
     }

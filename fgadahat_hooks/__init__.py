@@ -11,7 +11,8 @@ from fgadahat_hooks.callbacks import (
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.export import ExportReport
 from fgadahat_hooks.importance import Measure, register_measure
-from fgadahat_hooks.protection.plan import Plan, plan
+from fgadahat_hooks.protection.plan import Plan
+from fgadahat_hooks.protection.planning import plan
 from fgadahat_hooks.report import report
 from fgadahat_hooks.session.attach import attach
 from fgadahat_hooks.session.load import load

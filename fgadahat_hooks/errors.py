@@ -1,34 +1,34 @@
-"""Every error this library raises on purpose; the class name tells the remedy.
+"""Every error this library raises on purpose; the class name says what went wrong.
 
 FgadahatError
 ├── SpecError (ValueError)                a spec is not valid; lists all problems
 ├── UnknownNameError (LookupError)        a registry has no such name
-├── DuplicateNameError (ValueError)       a registry has that name already
+├── DuplicateNameError (ValueError)       a registry already has that name
 ├── BadCallError (ValueError)             an argument is not what was expected
 ├── MatchError (ValueError)               names in the spec do not fit the model
 │   ├── NoMatchError                      a pattern matches nothing
 │   ├── UnsupportedLayerError             a matched module cannot be gated
 │   ├── UnreachedLayerError               a matched layer is not used by the forward
-│   └── HeadNotFoundError                 the output layer cannot be told
+│   └── HeadNotFoundError                 the output layer cannot be found
 ├── TraceError (RuntimeError)             the example forward failed
 ├── AttachError (RuntimeError)
-│   ├── AlreadyAttachedError              the model carries gates already
+│   ├── AlreadyAttachedError              the model already has gates
 │   └── DetachedError                     the session has been detached
 ├── TaskError (RuntimeError)
 │   ├── TaskRunningError                  a task is open and must end first
 │   ├── NoTaskError                       the call needs a task and none is open
-│   ├── DuplicateTaskError                a task of that id is finished already
-│   ├── UnknownTaskError (LookupError)    no task of that id is finished
-│   └── NotAnnealedError                  the gate scale was never driven
+│   ├── DuplicateTaskError                a task with that id is already finished
+│   ├── UnknownTaskError (LookupError)    no task with that id is finished
+│   └── NotAnnealedError                  the gate scale was never set
 ├── OptimizerError (RuntimeError)
 │   ├── UnprotectedOptimizerError         an optimizer steps without `task.protect`
-│   └── ForeignOptimizerError             an optimizer holds none, or not all, of the model
+│   └── ForeignOptimizerError             an optimizer lacks parameters of the model
 ├── RanksDifferError (RuntimeError)       processes that train one model hold different values
-├── NonFiniteError (ArithmeticError)      NaN or infinity met where it would be stored
+├── NonFiniteError (ArithmeticError)      NaN or infinity would be stored
 ├── CapabilityError (ValueError)          a measure cannot be computed on this model
-├── StateMismatchError (ValueError)       a saved state is not one of this model
+├── StateMismatchError (ValueError)       a saved state does not fit this model
 ├── CheckpointError (RuntimeError)        a saved session cannot be written or read
-│   ├── DamagedCheckpointError            its files are missing, cut off or changed
+│   ├── DamagedCheckpointError            its files are missing, truncated or changed
 │   └── NewerFormatError                  a newer release wrote it
 ├── ExportError (RuntimeError)            a task cannot be exported as it is
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
@@ -60,7 +60,7 @@ class SpecError(FgadahatError, ValueError):
     """
 
     def __init__(self, problems: list[Problem] | tuple[Problem, ...], source: str | None = None) -> None:
-        """Join all problems into one message, a line each."""
+        """Join all problems into one message, one line each."""
         self.problems = tuple(problems)
         self.source = source
         where = f" in {source}" if source else ""
@@ -69,7 +69,7 @@ class SpecError(FgadahatError, ValueError):
         super().__init__("\n".join([f"The spec has {count}{where}:", *lines]))
 
     def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...], str | None]]:
-        """Pickle by what it was made of, so that it crosses process borders."""
+        """Pickle the constructor arguments, so that the error can be sent between processes."""
         return type(self), (self.problems, self.source)
 
 
@@ -78,7 +78,7 @@ class UnknownNameError(FgadahatError, LookupError):
 
 
 class DuplicateNameError(FgadahatError, ValueError):
-    """A registry has that name already."""
+    """A registry already has that name."""
 
 
 class BadCallError(FgadahatError, ValueError):
@@ -102,19 +102,19 @@ class UnreachedLayerError(MatchError):
 
 
 class HeadNotFoundError(MatchError):
-    """The layer that gives the model's output cannot be told."""
+    """The layer that gives the model's output cannot be found."""
 
 
 class TraceError(FgadahatError, RuntimeError):
-    """The example forward failed; the model is as it was."""
+    """The example forward failed; the model is unchanged."""
 
 
 class AttachError(FgadahatError, RuntimeError):
-    """The model cannot be attached to, or no longer is."""
+    """The model cannot be attached, or no longer is."""
 
 
 class AlreadyAttachedError(AttachError):
-    """The model carries gates already."""
+    """The model already has gates."""
 
 
 class DetachedError(AttachError):
@@ -134,15 +134,15 @@ class NoTaskError(TaskError):
 
 
 class DuplicateTaskError(TaskError):
-    """A task of that id is finished already."""
+    """A task with that id is already finished."""
 
 
 class UnknownTaskError(TaskError, LookupError):
-    """No task of that id is finished."""
+    """No task with that id is finished."""
 
 
 class NotAnnealedError(TaskError):
-    """The gate scale was never driven in this task."""
+    """The gate scale was never set in this task."""
 
 
 class OptimizerError(FgadahatError, RuntimeError):
@@ -162,7 +162,7 @@ class RanksDifferError(FgadahatError, RuntimeError):
 
 
 class NonFiniteError(FgadahatError, ArithmeticError):
-    """NaN or infinity met where it would be stored."""
+    """NaN or infinity would be stored."""
 
 
 class CapabilityError(FgadahatError, ValueError):
@@ -170,7 +170,7 @@ class CapabilityError(FgadahatError, ValueError):
 
 
 class StateMismatchError(FgadahatError, ValueError):
-    """A saved state is not one of this model."""
+    """A saved state does not fit this model."""
 
 
 class CheckpointError(FgadahatError, RuntimeError):
@@ -178,7 +178,7 @@ class CheckpointError(FgadahatError, RuntimeError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """Files of a saved session are missing, cut off or changed; another copy is needed."""
+    """Files of a saved session are missing, truncated or changed; another copy is needed."""
 
 
 class NewerFormatError(CheckpointError):

@@ -1,4 +1,4 @@
-"""The one owner of hook handles and of everything else that must be undone."""
+"""`HookSet`: owns hook handles and every other change that must be undone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils.hooks import RemovableHandle
 
 
 class HookSet:
-    """Installs hooks and changes, and takes all of them back in reverse order.
+    """Installs hooks and other changes, and undoes all of them in reverse order on `close`.
 
-    `close` may be called any number of times. Used as a context manager, an exception takes everything back.
+    `close` may be called any number of times. `temporary` closes at the end of a `with` block, also on an error.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class HookSet:
         self._stack = ExitStack()
 
     def add(self, handle: RemovableHandle) -> None:
-        """Own a handle that torch returned."""
+        """Take over a handle that torch returned; `close` removes it."""
         self._stack.callback(handle.remove)
 
     def undo(self, function: Callable[..., object], *args: object) -> None:
@@ -51,11 +51,11 @@ class HookSet:
         self.add(parameter.register_post_accumulate_grad_hook(hook))
 
     def load_pre(self, module: nn.Module, hook: Callable[..., None]) -> None:
-        """Register a hook that runs before values are loaded into a module; it gets no module."""
+        """Register a hook that runs before a state dict is loaded into a module; it does not get the module."""
         self.add(module._register_load_state_dict_pre_hook(hook))  # the public name came with torch 2.5
 
     def attribute(self, module: nn.Module, name: str, value: object) -> None:
-        """Put a plain attribute beside a module's own, never registered as a parameter or child."""
+        """Set a plain attribute on a module, without registering it as a parameter, buffer or child."""
         module.__dict__[name] = value
         self.undo(module.__dict__.pop, name, None)
 
@@ -65,13 +65,13 @@ class HookSet:
         self.undo(parent._modules.pop, name, None)
 
     def close(self) -> None:
-        """Take everything back, newest first."""
+        """Undo everything, newest first."""
         self._stack.close()
 
     @classmethod
     @contextmanager
     def temporary(cls) -> Iterator[HookSet]:
-        """Give a set that closes at the end of the block, also on an error."""
+        """Yield a set that closes at the end of the block, also on an error."""
         hooks = cls()
         try:
             yield hooks

@@ -1,8 +1,8 @@
-"""A progress bar for long work: on a terminal only, and only once the work has taken a second.
+"""A progress bar for long work: only on a terminal, and only after the work has taken a second.
 
-A bar is drawn on standard error by `rich`, and is gone when the work is done. There is none where standard error is no
-terminal, without `rich`, in processes other than the first of several, while another display of `rich` is open, or with
-`FGADAHAT_PROGRESS=0` in the environment.
+`rich` draws the bar on standard error and removes it when the work is done. No bar is drawn if standard error is not a
+terminal, `rich` is not installed, the process is not rank 0, another display of `rich` is open, or the environment has
+`FGADAHAT_PROGRESS=0`.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ __all__ = ["NO_BAR", "Bar", "progress", "require", "track"]
 T = TypeVar("T")
 
 DELAY = 1.0
-"""Seconds of work before a bar shows."""
+"""Seconds of work before a bar is shown."""
 
 
 class Bar:
-    """How far some work is. This one is never seen: each call returns at once.
+    """The progress of some work. This base class draws nothing: each method returns at once.
 
     Attributes:
-        visible: Whether somebody may see it; whoever would do extra work to count need not, if not.
+        visible: Whether it may be drawn; if not, callers can skip extra work that only serves to count steps.
     """
 
     visible = False
 
     def advance(self, steps: int = 1) -> None:
-        """Count steps that are done."""
+        """Count finished steps."""
 
     def restart(self, label: str) -> None:
-        """Begin again at no step done, under another label."""
+        """Start again from zero with another label."""
 
     def close(self) -> None:
-        """Take it off the terminal."""
+        """Remove it from the terminal."""
 
 
 NO_BAR = Bar()
 
 
 class _TerminalBar(Bar):
-    """A bar on standard error, from the first step after `DELAY` on."""
+    """A bar on standard error, drawn from the first step after `DELAY` seconds."""
 
     visible = True
 
@@ -84,16 +84,16 @@ class _TerminalBar(Bar):
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Bar]:
-    """Show how far the block is; it calls `advance`.
+    """Show the progress of the block, which calls `advance`.
 
     Args:
         label: What is done, in a few words.
-        total: How many steps there are; None if that cannot be told.
+        total: Number of steps; None if unknown.
 
     Yields:
-        The bar, which may be one that is never seen.
+        The bar; `NO_BAR` if none can be drawn.
     """
-    bar = _TerminalBar(label, total) if _somebody_sees() else NO_BAR
+    bar = _TerminalBar(label, total) if _can_draw() else NO_BAR
     try:
         yield bar
     finally:
@@ -101,12 +101,12 @@ def progress(label: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Go over items and show how many are done.
+    """Iterate over items and show how many are done.
 
     Args:
-        items: Anything to go over.
+        items: What to iterate over.
         label: What is done with them, in a few words.
-        total: How many there are; None if that cannot be told.
+        total: Number of items; None if unknown.
 
     Yields:
         The items.
@@ -118,10 +118,10 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
 
 def require(asked: str) -> None:
-    """Refuse a bar that somebody asked for and that cannot be drawn.
+    """Check that a progress bar which the user asked for can be drawn.
 
     Args:
-        asked: How they asked for it.
+        asked: The argument by which the user asked for it, for the message.
 
     Raises:
         MissingDependencyError: `rich` is not installed.
@@ -132,13 +132,13 @@ def require(asked: str) -> None:
         raise MissingDependencyError(f"{asked} needs the package rich: pip install rich") from error
 
 
-def _somebody_sees() -> bool:
+def _can_draw() -> bool:
     terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return terminal and os.environ.get("FGADAHAT_PROGRESS") != "0" and os.environ.get("RANK", "0") == "0"
 
 
 def _open_display() -> Progress | None:
-    """Open a display of `rich`; None if it is not installed or another display has the terminal."""
+    """Open a display of `rich`; None if `rich` is not installed or another display is open."""
     try:
         from rich.console import Console
         from rich.file_proxy import FileProxy
@@ -150,7 +150,7 @@ def _open_display() -> Progress | None:
         return None
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # What is printed meanwhile goes above the bar; but not what is piped elsewhere.
+    # Output printed meanwhile goes above the bar, unless it is piped elsewhere.
     piped = sys.stdout is None or not sys.stdout.isatty()
     display = Progress(*columns, Remaining(), console=console, transient=True, redirect_stdout=not piped)
     display.start()

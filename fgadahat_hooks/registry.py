@@ -1,4 +1,4 @@
-"""Named things a spec may ask for, and the nearest name when it asks for one that is not there."""
+"""Registries of what a spec may name, and suggestions for names that are not registered."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fgadahat_hooks.errors import BadCallError, DuplicateNameError, UnknownNameE
 T = TypeVar("T")
 S = TypeVar("S")
 
-# Below this share of common letters a suggestion misleads more than it helps (difflib's own default).
+# Smallest share of common letters for a suggestion (difflib's own default).
 _CLOSE = 0.6
-# A word this short is part of too many names to tell which one was meant.
+# Shorter words are part of too many names.
 _SHORTEST_PART = 3
 
 
-def _fold(name: str) -> str:
-    """Forget what people mix up in names: case, hyphen, space."""
+def _normalised(name: str) -> str:
+    """Remove what people mix up in names: case, hyphen, space."""
     return name.casefold().replace("-", "_").replace(" ", "_")
 
 
 def nearest(word: object, options: Iterable[str], n: int = 1) -> list[str]:
-    """Return up to `n` options that look like `word`, the nearest first; none if `word` is no text.
+    """Return up to `n` options that look like `word`, the nearest first; none if `word` is not a string.
 
     Args:
         word: What was written.
@@ -32,11 +32,11 @@ def nearest(word: object, options: Iterable[str], n: int = 1) -> list[str]:
     """
     if not isinstance(word, str):
         return []
-    folded = {_fold(option): option for option in options}
-    close = get_close_matches(_fold(word), folded, n=n, cutoff=_CLOSE)
+    by_key = {_normalised(option): option for option in options}
+    close = get_close_matches(_normalised(word), by_key, n=n, cutoff=_CLOSE)
     if not close and len(word) >= _SHORTEST_PART:
-        close = [key for key in folded if _fold(word) in key][:n]
-    return [folded[key] for key in close]
+        close = [key for key in by_key if _normalised(word) in key][:n]
+    return [by_key[key] for key in close]
 
 
 def suggest(word: object, options: Iterable[str]) -> str:
@@ -46,7 +46,7 @@ def suggest(word: object, options: Iterable[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """A table from names to things of one kind.
+    """A table from names to objects of one kind.
 
     Example:
         >>> colours: Registry[int] = Registry("colour")
@@ -59,20 +59,20 @@ class Registry(Generic[T]):
         """Start an empty table.
 
         Args:
-            kind: What one entry is, in the singular; error messages use the word.
+            kind: What one entry is, in the singular; used in error messages.
         """
         self.kind = kind
         self._items: dict[str, T] = {}
 
     def register(self, name: str, *, force: bool = False) -> Callable[[S], S]:
-        """Return a decorator that enters its argument under `name` and hands it back unchanged.
+        """Return a decorator that registers its argument under `name` and returns it unchanged.
 
         Args:
             name: The name a spec uses.
-            force: Replace an entry of that name instead of raising.
+            force: Replace an entry with that name instead of raising.
 
         Raises:
-            BadCallError: `name` is not text, is empty, or has spaces around it.
+            BadCallError: `name` is not a string, is empty, or has spaces around it.
             DuplicateNameError: The name is taken and `force` is false.
         """
         if not isinstance(name, str) or not name or name != name.strip():
@@ -81,7 +81,7 @@ class Registry(Generic[T]):
                 f'Write e.g. @register("my_{self.kind.replace(" ", "_")}"), with the brackets.'
             )
 
-        def enter(item: S) -> S:
+        def add(item: S) -> S:
             if name in self._items and not force:
                 raise DuplicateNameError(
                     f"Expected a new name for a {self.kind}, got {name!r}, which is taken by {self._items[name]!r}. "
@@ -90,13 +90,13 @@ class Registry(Generic[T]):
             self._items[name] = cast("T", item)
             return item
 
-        return enter
+        return add
 
     def get(self, name: str) -> T:
-        """Return the entry of that name.
+        """Return the entry with that name.
 
         Raises:
-            UnknownNameError: There is none; the message holds the nearest name and all names.
+            UnknownNameError: There is none; the message lists the nearest name and all names.
         """
         if isinstance(name, str) and name in self._items:
             return self._items[name]
@@ -112,11 +112,11 @@ class Registry(Generic[T]):
         return tuple(sorted(self._items))
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether an entry of that name exists."""
+        """Return whether an entry with that name exists."""
         return isinstance(name, str) and name in self._items
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names, sorted."""
+        """Iterate over the names, sorted."""
         return iter(self.names())
 
     def __len__(self) -> int:
@@ -129,16 +129,16 @@ class Registry(Generic[T]):
 
 
 measures: Registry[type[Any]] = Registry("measure")
-"""Importance measures: classes, by the name `importance.type` uses."""
+"""Importance measures: classes, by the name that `importance.type` uses."""
 
 strategies: Registry[Callable[..., Any]] = Registry("strategy")
-"""Ways to sum importance over tasks: functions, by the name `summation.strategy` uses."""
+"""Sums of importance over tasks: functions, by the name that `summation.strategy` uses."""
 
 schedulers: Registry[Callable[..., Any]] = Registry("scheduler")
-"""Importance schedulers of FG-AdaHAT: functions, by the name `adjustment.scheduler` uses."""
+"""Importance schedulers of FG-AdaHAT: functions, by the name that `adjustment.scheduler` uses."""
 
 aggregations: Registry[Callable[..., Any]] = Registry("aggregation")
-"""Unit-to-weight aggregations: functions, by the name `adjustment.aggregation` uses."""
+"""Unit-to-weight aggregations: functions, by the name that `adjustment.aggregation` uses."""
 
 layer_types: Registry[Any] = Registry("layer type")
 """Handlers of gateable layers, by the name of the module class."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.support.ranks import Ranks
+
 torch.set_num_threads(1)
 
 SEED = 0
@@ -28,6 +30,13 @@ def torch_globals() -> Iterator[None]:
     torch.set_default_dtype(dtype)
     torch.use_deterministic_algorithms(deterministic)
     torch.set_grad_enabled(grad)
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    """Give two processes in one process group, which start when they are first used."""
+    with Ranks(tmp_path_factory.mktemp("ranks")) as processes:
+        yield processes
 
 
 @pytest.fixture

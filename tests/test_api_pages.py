@@ -31,7 +31,7 @@ PUBLIC = (
     "fgadahat_hooks.plots",
     "fgadahat_hooks.registry",
     "fgadahat_hooks.report",
-    "fgadahat_hooks.summary.summary",
+    "fgadahat_hooks.summary",
 )
 HEADER_LINES = 4
 """Of the inventory that mkdocstrings writes, in the form of Sphinx: four lines of text, then a compressed table."""

@@ -16,6 +16,7 @@ from tests.support.tree import ROOT, package_files
 FILES = package_files()
 MAX_FILE = 300
 MAX_BODY = 45
+MAX_BRANCHES = 10
 MAX_TOP = 7
 # Hooks on modules and tensors belong to the one owner of handles; hooks on optimizer steps to what watches optimizers.
 MODULE_HOOK = re.compile(r"\bregister_(?!(?:optimizer_)?step_)(?:\w+_)?hook\(")
@@ -30,6 +31,9 @@ STEP_HOOK_FILES = {
 
 PUBLIC_FOR_ADAPTERS = {"fgadahat_hooks", "fgadahat_hooks.errors", "fgadahat_hooks.progress"}
 RE_EXPORTED = {"fgadahat_hooks/adapters/loop.py": {"fgadahat_hooks.tasks.batches"}}  # the same function, for a loop
+
+SUITES = {"differential", "faults", "property", "zero_forgetting", "zoo"}
+"""Folders of tests that go through the whole package."""
 
 # Which files, by the name they are installed under, may import a package of others.
 ONLY_IN = {
@@ -117,6 +121,35 @@ def body_lengths(source: str) -> dict[str, int]:
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             lengths[f"{node.name}:{node.lineno}"] = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
     return lengths
+
+
+def branch_counts(source: str) -> dict[str, int]:
+    """Map each function to its branches: statements, conditional expressions, `and`, `or` and comprehensions."""
+    return {
+        f"{node.name}:{node.lineno}": sum(branches(part) for part in ast.walk(node))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def branches(node: ast.AST) -> int:
+    """Count the branches that one node adds."""
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1
+    if isinstance(node, ast.comprehension):
+        return 1 + len(node.ifs)
+    single = (
+        ast.If,
+        ast.IfExp,
+        ast.For,
+        ast.AsyncFor,
+        ast.While,
+        ast.ExceptHandler,
+        ast.With,
+        ast.Assert,
+        ast.match_case,
+    )
+    return int(isinstance(node, single))
 
 
 def importers_of(package: str) -> set[str]:
@@ -228,6 +261,19 @@ def test_bodies_are_short(name: str) -> None:
     assert {function: lines for function, lines in lengths.items() if lines > MAX_BODY} == {}
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_functions_branch_little(name: str) -> None:
+    counts = branch_counts(FILES[name].read_text(encoding="utf-8"))
+    assert {function: count for function, count in counts.items() if count > MAX_BRANCHES} == {}
+
+
+def test_tests_mirror_the_folders() -> None:
+    folders = {Path(name).parts[1] for name in FILES if name.count("/") > 1}
+    found = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
+    assert folders - found == set()
+    assert found - folders == SUITES
+
+
 def test_no_file_is_a_drawer_for_everything() -> None:
     drawers = {"common.py", "helpers.py", "misc.py", "util.py", "utils.py"}
     assert {name for name in FILES if Path(name).name in drawers} == set()
@@ -235,6 +281,7 @@ def test_no_file_is_a_drawer_for_everything() -> None:
 
 def test_the_checks_can_fail() -> None:
     body = "\n".join(["    x = 1"] * 50)
+    assert branch_counts("def f(a, b):\n    if a and b:\n        return [x for x in a if x]\n") == {"f:1": 4}
     assert body_lengths(f'def f():\n    """Doc."""\n{body}\n') == {"f:1": 50}
     assert imported_modules("def f():\n    from captum.attr import Saliency\n") == {
         "captum.attr",

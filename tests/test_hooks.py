@@ -17,7 +17,7 @@ def times(number: float) -> Any:
     return lambda module, args, output: output * number
 
 
-def test_hooks_come_and_go() -> None:
+def test_hooks_are_added_and_removed() -> None:
     module, x = nn.Identity(), torch.ones(())
     hooks = HookSet()
     hooks.forward(module, add(1))
@@ -31,7 +31,7 @@ def test_hooks_come_and_go() -> None:
     assert not module._forward_pre_hooks
 
 
-def test_pre_hooks_can_come_first_and_see_keywords() -> None:
+def test_pre_hooks_can_run_first_and_get_keywords() -> None:
     module = nn.Identity()
     seen: list[object] = []
     hooks = HookSet()
@@ -76,7 +76,7 @@ def test_changes_are_undone_newest_first() -> None:
     assert seen == [2, 1, 0]
 
 
-def test_temporary_hooks_go_on_an_error() -> None:
+def test_temporary_hooks_are_removed_on_an_error() -> None:
     module = nn.Identity()
 
     def fail() -> None:

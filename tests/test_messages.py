@@ -1,4 +1,4 @@
-"""The words of the errors, and the tree of their classes."""
+"""The messages of errors that list problems, and the tree of error classes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_tree_lists_every_class() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(documented_tree()))
-def test_the_tree_is_true(name: str) -> None:
+def test_the_tree_names_parents_and_builtins(name: str) -> None:
     parent, builtin = documented_tree()[name]
     assert CLASSES[parent] in CLASSES[name].__bases__
     assert builtin is None or getattr(builtins, builtin) in CLASSES[name].__bases__
@@ -50,5 +50,5 @@ def test_a_spec_error_lists_every_problem_with_its_path_and_file() -> None:
     )
 
 
-def test_a_spec_error_counts_in_words() -> None:
+def test_a_spec_error_with_one_problem_uses_the_singular() -> None:
     assert str(SpecError([Problem("version", "expected 1, got 2.")])).startswith("The spec has 1 problem:\n")

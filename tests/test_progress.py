@@ -1,4 +1,4 @@
-"""A bar shows on a terminal only, for long work only, one at a time."""
+"""A bar is drawn only on a terminal, only for long work, and one at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fgadahat_hooks.progress import NO_BAR, progress, require, track
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what is written on it."""
+    """A terminal that records what is written to it."""
 
     encoding = "utf-8"
 
@@ -30,8 +30,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def long_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all work count as long, and nothing in the environment keep bars away."""
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat all work as long, and remove variables that suppress bars from the environment."""
     monkeypatch.setattr(module, "DELAY", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     for name in ("FGADAHAT_PROGRESS", "NO_COLOR", "RANK"):
@@ -40,9 +40,9 @@ def long_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
-    """Give a function that makes standard error and output a terminal each, and returns that of standard error.
+    """Give a function that replaces standard error and output by a terminal each, and returns that of standard error.
 
-    It is for the test to call: what a fixture puts into `sys`, pytest's own capturing replaces.
+    The test has to call it, because pytest's capturing replaces what a fixture sets in `sys`.
     """
 
     def use() -> Terminal:
@@ -60,7 +60,7 @@ def work() -> None:
             bar.advance()
 
 
-def test_a_bar_on_a_terminal_is_gone_at_the_end(terminal: Callable[[], Terminal]) -> None:
+def test_a_bar_on_a_terminal_is_removed_at_the_end(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     work()
     assert "working" in seen.getvalue()
@@ -68,7 +68,7 @@ def test_a_bar_on_a_terminal_is_gone_at_the_end(terminal: Callable[[], Terminal]
     assert seen.getvalue().endswith("\x1b[1A\x1b[2K")  # one line up, and cleared
 
 
-def test_short_work_stays_quiet(terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_work_draws_no_bar(terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = terminal()
     monkeypatch.setattr(module, "DELAY", 3600.0)
     work()
@@ -96,7 +96,7 @@ def dumb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("how", [no_terminal, no_stream, switched_off, another_rank, dumb])
-def test_nobody_sees_it(how: Callable[[pytest.MonkeyPatch], None], terminal: Callable[[], Terminal]) -> None:
+def test_no_bar_is_drawn(how: Callable[[pytest.MonkeyPatch], None], terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     with pytest.MonkeyPatch.context() as patch:
         how(patch)
@@ -107,7 +107,7 @@ def test_nobody_sees_it(how: Callable[[pytest.MonkeyPatch], None], terminal: Cal
     assert seen.getvalue() == ""
 
 
-def test_without_rich_it_is_silent_unless_asked_for(
+def test_without_rich_no_bar_is_drawn_unless_asked_for(
     terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = terminal()
@@ -118,7 +118,7 @@ def test_without_rich_it_is_silent_unless_asked_for(
         require("this")
 
 
-def test_a_bar_within_another_stays_silent(terminal: Callable[[], Terminal]) -> None:
+def test_a_bar_within_another_is_not_drawn(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     with progress("outer", 2) as bar:
         bar.advance()
@@ -129,7 +129,7 @@ def test_a_bar_within_another_stays_silent(terminal: Callable[[], Terminal]) -> 
     assert "inner" not in seen.getvalue()
 
 
-def test_a_bar_within_a_users_own_display_stays_silent(terminal: Callable[[], Terminal]) -> None:
+def test_a_bar_within_a_users_own_display_is_not_drawn(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     with Live("theirs", console=Console(stderr=True)):
         work()
@@ -147,7 +147,7 @@ def test_an_outer_bar_shows_after_an_inner_one(terminal: Callable[[], Terminal])
     assert text.index("inner") < text.index("outer")
 
 
-def test_streams_are_put_back_after_an_error(terminal: Callable[[], Terminal]) -> None:
+def test_streams_are_restored_after_an_error(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
 
     def fail() -> None:
@@ -161,7 +161,7 @@ def test_streams_are_put_back_after_an_error(terminal: Callable[[], Terminal]) -
     assert sys.stderr is seen
 
 
-def test_what_is_printed_goes_above_the_bar(terminal: Callable[[], Terminal]) -> None:
+def test_printed_output_goes_above_the_bar(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     stdout = sys.stdout
     with progress("working", 2) as bar:
@@ -171,7 +171,7 @@ def test_what_is_printed_goes_above_the_bar(terminal: Callable[[], Terminal]) ->
     assert "a line" in seen.getvalue()
 
 
-def test_what_is_piped_stays_in_its_pipe(terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piped_output_is_not_redirected(terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = terminal()
     pipe = io.StringIO()
     monkeypatch.setattr(sys, "stdout", pipe)
@@ -182,13 +182,13 @@ def test_what_is_piped_stays_in_its_pipe(terminal: Callable[[], Terminal], monke
     assert "a line" not in seen.getvalue()
 
 
-def test_track_gives_the_items(terminal: Callable[[], Terminal]) -> None:
+def test_track_yields_the_items(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     assert list(track([1, 2, 3], "items [bold]", 3)) == [1, 2, 3]
     assert "items [bold]" in seen.getvalue()
 
 
-def test_an_abandoned_track_takes_its_bar_off(terminal: Callable[[], Terminal]) -> None:
+def test_closing_track_removes_its_bar(terminal: Callable[[], Terminal]) -> None:
     seen = terminal()
     items = track(range(3), "items", 3)
     next(items)
@@ -215,7 +215,7 @@ def test_on_a_real_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(sys, "stderr", stream)
         work()
     shown = ""
-    with suppress(OSError):  # Linux's way to say that the other end is closed
+    with suppress(OSError):  # on Linux, raised when the other end is closed
         while part := os.read(ours, 100_000):
             shown += part.decode()
     os.close(ours)

@@ -24,7 +24,7 @@ NAMES = (
     "register_measure",
     "registry",
 )
-"""What users were promised at the root."""
+"""Names promised at the root of the package."""
 
 ALSO = (
     "ExportReport",
@@ -40,7 +40,7 @@ ALSO = (
     "json_schema",
     "report",
 )
-"""What stands at the root beside that: the types that the calls return, and what users catch."""
+"""Further names at the root: the types that the calls return, and what users catch."""
 
 MEMBERS = {
     "fgadahat_hooks.session.session:Session": (
@@ -71,7 +71,7 @@ MEMBERS = {
         "on_train_batch_start",
     ),
 }
-"""What users were promised of what the calls return."""
+"""Members promised of what the calls return."""
 
 
 def find(path: str) -> object:
@@ -98,19 +98,19 @@ def public_objects() -> list[tuple[str, object]]:
 
 
 def is_own_method(name: str, member: object) -> bool:
-    """Tell whether a class attribute is a public method or property."""
+    """Return whether a class attribute is a public method or property."""
     return not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
 
 
 def overrides_a_documented_one(cls: type, name: str) -> bool:
-    """Tell whether a base class of this package has that method, whose docstring then says what it takes."""
+    """Return whether a base class of this package has that method, and so documents it."""
     return any(name in vars(base) and base.__module__.startswith("fgadahat_hooks") for base in cls.__mro__[1:])
 
 
 def missing_sections(value: object) -> list[str]:
-    """Say what the docstring of a function lacks: `Args:` for its parameters, `Returns:` or `Yields:` for its value.
+    """Return what the docstring of a function lacks: `Args:` for its parameters, `Returns:` or `Yields:` for its value.
 
-    One parameter, and a value that the first line says it returns, need no section.
+    One parameter needs no section, nor does a value that the first line describes.
     """
     if not inspect.isfunction(value):
         return []
@@ -118,9 +118,9 @@ def missing_sections(value: object) -> list[str]:
     signature = inspect.signature(value)
     takes = [name for name in signature.parameters if name not in ("self", "cls")]
     gives = signature.return_annotation not in (None, "None", inspect.Signature.empty)
-    said = text.startswith(("Return ", "Yield ")) or any(word in text for word in ("Returns:", "Yields:"))
+    described = text.startswith(("Return ", "Yield ")) or any(word in text for word in ("Returns:", "Yields:"))
     lacks = ["Args:"] if len(takes) > 1 and "Args:" not in text else []
-    return lacks + (["Returns: or Yields:"] if len(takes) > 1 and gives and not said else [])
+    return lacks + (["Returns: or Yields:"] if len(takes) > 1 and gives and not described else [])
 
 
 def test_all_is_sorted() -> None:

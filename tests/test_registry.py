@@ -1,4 +1,4 @@
-"""Registries: enter, find, refuse, suggest."""
+"""Registries: register, look up, refuse and suggest names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def colours() -> Registry[int]:
     return table
 
 
-def test_what_is_entered_is_found(colours: Registry[int]) -> None:
+def test_registered_entries_are_found(colours: Registry[int]) -> None:
     assert colours.get("red") == 1
     assert colours.names() == ("dark_blue", "red")
     assert list(colours) == ["dark_blue", "red"]
@@ -29,7 +29,7 @@ def test_what_is_entered_is_found(colours: Registry[int]) -> None:
     assert repr(colours) == "<Registry of colour: dark_blue, red>"
 
 
-def test_the_decorator_hands_back_its_argument() -> None:
+def test_the_decorator_returns_its_argument() -> None:
     table: Registry[type[Any]] = Registry("thing")
 
     @table.register("mine")
@@ -40,11 +40,11 @@ def test_the_decorator_hands_back_its_argument() -> None:
 
 
 @pytest.mark.parametrize("absent", ["green", "Red", "", None, 3, ["red"]])
-def test_membership_takes_anything(colours: Registry[int], absent: object) -> None:
+def test_membership_accepts_anything(colours: Registry[int], absent: object) -> None:
     assert absent not in colours
 
 
-def test_a_name_can_be_taken_once(colours: Registry[int]) -> None:
+def test_a_name_can_be_registered_once(colours: Registry[int]) -> None:
     with pytest.raises(DuplicateNameError) as caught:
         colours.register("red")(3)
     assert str(caught.value) == (
@@ -56,10 +56,10 @@ def test_a_name_can_be_taken_once(colours: Registry[int]) -> None:
 
 def test_one_decorator_used_twice_is_a_duplicate() -> None:
     table: Registry[int] = Registry("colour")
-    enter = table.register("red")
-    enter(1)
+    add = table.register("red")
+    add(1)
     with pytest.raises(DuplicateNameError):
-        enter(2)
+        add(2)
 
 
 def test_force_replaces(colours: Registry[int]) -> None:
@@ -68,7 +68,7 @@ def test_force_replaces(colours: Registry[int]) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " red", "red ", None, 3, int])
-def test_a_name_is_text(colours: Registry[int], name: Any) -> None:
+def test_a_name_is_a_string(colours: Registry[int], name: Any) -> None:
     with pytest.raises(BadCallError) as caught:
         colours.register(name)
     assert str(caught.value) == (
@@ -133,5 +133,5 @@ def test_suggest() -> None:
         ("layer_types", "layer type"),
     ],
 )
-def test_the_registries_there_are(name: str, kind: str) -> None:
+def test_the_registries(name: str, kind: str) -> None:
     assert getattr(registry, name).kind == kind

@@ -1,4 +1,4 @@
-"""What is checked before a Trainer runs."""
+"""Checks before a Trainer runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHARDING = ("FSDP", "DeepSpeed", "ModelParallel", "XLA")
 
 
 def check_session(session: object) -> None:
-    """Refuse what is no session.
+    """Check that `session` is a session.
 
     Raises:
         BadCallError: It is something else.
@@ -25,31 +25,33 @@ def check_session(session: object) -> None:
 
 
 def check_options(session: object, eval_tasks: object, gate_lr: object, num_batches: object) -> None:
-    """Refuse wrong options of a `TaskCallback`, all of them at once.
+    """Check the options of a `TaskCallback`.
 
     Raises:
-        BadCallError: Names them.
+        BadCallError: Options are wrong; lists all of them.
     """
     check_session(session)
     wrong = []
-    if eval_tasks is not None and (not isinstance(eval_tasks, list | tuple) or not eval_tasks):
+    if eval_tasks is not None and not (isinstance(eval_tasks, list | tuple) and eval_tasks):
         wrong.append(f"`eval_tasks` to be a list of task ids, one for each dataloader, but got {eval_tasks!r}")
-    if gate_lr is not None and (isinstance(gate_lr, bool) or not isinstance(gate_lr, int | float) or not gate_lr > 0):
+    if gate_lr is not None and not _is_positive_number(gate_lr):
         wrong.append(f"`gate_lr` to be a number > 0, but got {gate_lr!r}")
-    if num_batches is not None and (
-        isinstance(num_batches, bool) or not isinstance(num_batches, int) or num_batches < 1
-    ):
+    if num_batches is not None and not (isinstance(num_batches, int) and _is_positive_number(num_batches)):
         wrong.append(f"`num_batches` to be a whole number of at least 1, but got {num_batches!r}")
     if wrong:
         raise BadCallError(f"Expected {'; '.join(wrong)}.")
 
 
-def check_world(trainer: Trainer, module: LightningModule, session: fh.Session) -> None:
-    """Refuse strategies that split parameters, and models that the session knows nothing of.
+def _is_positive_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def check_trainer(trainer: Trainer, module: LightningModule, session: fh.Session) -> None:
+    """Check that the strategy keeps parameters whole, and that the LightningModule holds the session's model.
 
     Raises:
         CapabilityError: The strategy splits parameters over devices.
-        BadCallError: The session's model is not the LightningModule nor a part of it.
+        BadCallError: The session's model is neither the LightningModule nor a part of it.
     """
     strategy = type(trainer.strategy).__name__
     if any(name in strategy for name in _SHARDING):
@@ -65,12 +67,12 @@ def check_world(trainer: Trainer, module: LightningModule, session: fh.Session) 
         )
 
 
-def check_measures(trainer: Trainer, module: LightningModule, session: fh.Session) -> None:
-    """Refuse measures that run the model again where its calls cannot be told from those of `training_step`.
+def check_attribution_measures(trainer: Trainer, module: LightningModule, session: fh.Session) -> None:
+    """Check that no attribution measure reruns a module that DDP calls with the inputs of `training_step`.
 
     Raises:
-        CapabilityError: DDP wraps the LightningModule, the session is attached to it as a whole, and a measure of
-            attribution would run it again.
+        CapabilityError: DDP wraps the LightningModule, the session is attached to all of it, and an attribution
+            measure would run it again.
     """
     if "DDP" not in type(trainer.strategy).__name__ or session.model is not module:
         return
@@ -83,8 +85,8 @@ def check_measures(trainer: Trainer, module: LightningModule, session: fh.Sessio
             )
 
 
-def check_finders(trainer: Trainer) -> None:
-    """Refuse what tries training steps out while it has put all callbacks aside.
+def check_tuner_callbacks(trainer: Trainer) -> None:
+    """Check for Tuner callbacks, which run training steps with all other callbacks removed.
 
     Raises:
         CapabilityError: The Trainer's `Tuner` looks for a learning rate or a batch size.
@@ -98,11 +100,11 @@ def check_finders(trainer: Trainer) -> None:
             )
 
 
-def check_mode(session: fh.Session) -> None:
-    """Refuse to train a model that is in evaluation mode as a whole; parts of it may be.
+def check_training_mode(session: fh.Session) -> None:
+    """Check that some part of the model is in training mode.
 
     Raises:
-        BadCallError: It is: its gates are hard, so that no task embedding would learn.
+        BadCallError: All of it is in evaluation mode, where gates are hard and task embeddings do not learn.
     """
     if not any(part.training for part in session.model.modules()):
         raise BadCallError(
@@ -112,17 +114,17 @@ def check_mode(session: fh.Session) -> None:
         )
 
 
-def prefix_of(module: LightningModule, session: fh.Session) -> str:
-    """Return what the names of the session's model begin with in the LightningModule's `state_dict`."""
+def state_dict_prefix(module: LightningModule, session: fh.Session) -> str:
+    """Return the prefix of the session's model in the LightningModule's `state_dict`."""
     name = next(name for name, part in module.named_modules() if part is session.model)
     return f"{name}." if name else ""
 
 
-def holders(trainer: Trainer, session: fh.Session) -> list[Optimizer]:
+def optimizers_of_model(trainer: Trainer, session: fh.Session) -> list[Optimizer]:
     """Return the Trainer's optimizers that hold parameters of the session's model.
 
     Raises:
-        ForeignOptimizerError: There is none.
+        ForeignOptimizerError: No optimizer does.
     """
     known = {id(p) for p in session.model.parameters()}
     found = [o for o in trainer.optimizers if not known.isdisjoint(id(p) for g in o.param_groups for p in g["params"])]

@@ -1,4 +1,4 @@
-"""LightningCLI: the spec is a typed block of the config, and one `fit` learns one task."""
+"""LightningCLI: the spec is a typed block of the config, and each `fit` learns one task."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.adapters.lightning.parts import callbacks
+from fgadahat_hooks.adapters.lightning.event_callbacks import callbacks
 from fgadahat_hooks.adapters.lightning.task_callback import TaskCallback
 from fgadahat_hooks.errors import BadCallError
 
 
 class SpecBlock:
-    """The type of a spec in the signature of anything that a `LightningCLI` builds; what is passed is an `AttachSpec`.
+    """Annotation for an `AttachSpec` parameter of anything that a `LightningCLI` builds.
 
-    jsonargparse would take an `AttachSpec` apart and check each field by itself. With this type the library reads the
-    whole block, or the file that it names, and tells all problems at once.
+    jsonargparse would parse and check each field of an `AttachSpec` separately. With this type the library reads the
+    whole block, or the file that it names, and reports all problems at once.
     """
 
 
 class TaskCLI(LightningCLI):
     """A `LightningCLI` with a block `hat`: `spec`, `task`, `num_classes` and `after`.
 
-    The model is attached with its `example_input_array`, which Lightning has for just that, and the callbacks of the
-    spec come in front of those of the config. `hat.after` names a checkpoint that was written after an earlier task
-    had ended (`trainer.save_checkpoint`): what was learnt until then is protected.
+    The model is attached with its `example_input_array`, and the callbacks of the spec come before those of the config.
+    `hat.after` names a checkpoint that was written after an earlier task had ended (`trainer.save_checkpoint`); its
+    tasks are protected.
 
     Attributes:
         session: The session on `model`.
@@ -38,7 +38,7 @@ class TaskCLI(LightningCLI):
     session: fh.Session
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the block `hat` to those of trainer, model and data."""
+        """Add the block `hat` next to trainer, model and data."""
         super().add_core_arguments_to_parser(parser)
         parser.add_argument("--hat.spec", type=SpecBlock, default=fh.AttachSpec(), help="What to gate, and how.")
         parser.add_argument("--hat.task", type=str | int | None, default=None, help="Id of the task.")
@@ -46,10 +46,10 @@ class TaskCLI(LightningCLI):
         parser.add_argument("--hat.after", type=Path | None, default=None, help="Checkpoint of the tasks before.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Attach to the model, and put the callbacks in front of the Trainer's.
+        """Attach to the model, and insert the callbacks before the Trainer's.
 
         Args:
-            **kwargs: What `LightningCLI.instantiate_trainer` takes.
+            **kwargs: Arguments of `LightningCLI.instantiate_trainer`.
 
         Returns:
             The Trainer.
@@ -74,7 +74,7 @@ class TaskCLI(LightningCLI):
 
 
 def take_over(session: fh.Session, module: LightningModule, file: str | Path) -> None:
-    """Take what earlier tasks left from a Lightning checkpoint that was written after they had ended.
+    """Load finished tasks from a Lightning checkpoint that was written after they had ended.
 
     Args:
         session: A session on the module or a part of it, attached as when the checkpoint was written.
@@ -82,8 +82,8 @@ def take_over(session: fh.Session, module: LightningModule, file: str | Path) ->
         file: The checkpoint.
 
     Raises:
-        BadCallError: No task had ended in it, or one was in the middle.
-        StateMismatchError: It is the checkpoint of another model.
+        BadCallError: The checkpoint has no finished task, or was written during a task.
+        StateMismatchError: The checkpoint is of another model.
     """
     saved = torch.load(file, map_location="cpu", weights_only=True)
     states = [state for key, state in saved.get("callbacks", {}).items() if key.startswith(TaskCallback.__name__)]
@@ -94,19 +94,19 @@ def take_over(session: fh.Session, module: LightningModule, file: str | Path) ->
             f"{'no finished task' if state is None or state['running'] is None else 'one in the middle'} in it."
         )
     session.load_state_dict(state)
-    with session.use(session.tasks[-1]):  # its head has the size of the one in the file
+    with session.use(session.tasks[-1]):  # sets the head to its size in the file
         module.load_state_dict(saved["state_dict"])
 
 
-def _read(value: Any) -> fh.AttachSpec:
-    """Return the spec that a block of the config is, or whose file it names."""
+def _parse_spec(value: Any) -> fh.AttachSpec:
+    """Return the spec of a config block, or of the file that the block names."""
     return value if isinstance(value, fh.AttachSpec) else fh.load_spec(value)
 
 
 register_type(
     SpecBlock,
     serializer=lambda spec: spec.model_dump(mode="json"),
-    deserializer=_read,
+    deserializer=_parse_spec,
     type_check=lambda value, _: isinstance(value, fh.AttachSpec),
     fail_already_registered=False,
 )

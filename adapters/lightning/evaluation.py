@@ -1,4 +1,4 @@
-"""The right task's masks, heads and norms for each dataloader of an evaluation."""
+"""Use the masks, heads and norms of the right task for each dataloader of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fgadahat_hooks.errors import BadCallError
 
 
 class EvaluationTasks:
-    """Which task the model is, while the batches of a dataloader pass."""
+    """Switches the model to the task of the current dataloader."""
 
     def __init__(self, session: fh.Session, default: str | int | None, tasks: Sequence[str | int] | None) -> None:
-        """Take one task for each dataloader, or one for all."""
+        """Store one task for each dataloader, or a default for all."""
         self._session = session
         self._default = default
         self._tasks = None if tasks is None else list(tasks)
-        self._now: list[str | int] = []
-        self._loader: int | None = None
+        self._loader_tasks: list[str | int] = []
+        self._current_loader: int | None = None
         self._stack = ExitStack()
 
     def start(self, loaders: int, running: str | int | None) -> None:
@@ -26,11 +26,11 @@ class EvaluationTasks:
 
         Args:
             loaders: Number of dataloaders.
-            running: The running task, which the model is by itself.
+            running: Id of the running task, which needs no switch.
 
         Raises:
             BadCallError: There is not one task for each dataloader.
-            UnknownTaskError: One of them is not finished.
+            UnknownTaskError: A task is not finished.
         """
         self.leave()
         if self._tasks is None:
@@ -38,24 +38,24 @@ class EvaluationTasks:
                 raise BadCallError(
                     "Expected to know which task to evaluate. Pass TaskCallback(session, task) or eval_tasks=[...]."
                 )
-            self._now = [] if self._default == running else [self._default] * loaders
+            self._loader_tasks = [] if self._default == running else [self._default] * loaders
         else:
             if len(self._tasks) != loaders:
                 raise BadCallError(
                     f"Expected one task for each of the {loaders} dataloaders in `eval_tasks`, but got {self._tasks!r}."
                 )
-            self._now = self._tasks
-        for task in self._now:
-            self._session.use(task)  # raises for a task that is not known; nothing is entered yet
+            self._loader_tasks = self._tasks
+        for task in self._loader_tasks:
+            self._session.use(task)  # raises for an unknown task; does not switch yet
 
     def enter(self, loader: int) -> None:
-        """Be the task of a dataloader from now on."""
-        if self._now and loader != self._loader:
+        """Switch the model to the task of a dataloader."""
+        if self._loader_tasks and loader != self._current_loader:
             self._stack.close()
-            self._stack.enter_context(self._session.use(self._now[loader]))
-            self._loader = loader
+            self._stack.enter_context(self._session.use(self._loader_tasks[loader]))
+            self._current_loader = loader
 
     def leave(self) -> None:
-        """Be what the model was before."""
+        """Restore the model's state before the evaluation."""
         self._stack.close()
-        self._now, self._loader = [], None
+        self._loader_tasks, self._current_loader = [], None

@@ -1,9 +1,9 @@
-"""Task embeddings in parameter groups of their own, and schedulers that know nothing of it.
+"""Own parameter groups for task embeddings, hidden from learning-rate schedulers.
 
-A LightningModule says `AdamW(self.parameters(), lr=...)` and builds schedulers on that optimizer, so embeddings are in
-the group of the weights. They want no weight decay and a larger learning rate. Their new group follows the one they
-came from: before each step it takes that group's options, with the learning rate times a constant. The schedulers see
-only the groups they were built for, so that whatever they keep for each group stays true.
+A LightningModule typically returns `AdamW(self.parameters(), lr=...)` with schedulers built on it, so embeddings share
+a group with weights. But they need no weight decay and a larger learning rate. Each mixed group is split: before each
+step, the new group of embeddings copies the options of its source group, with the learning rate times a factor.
+Schedulers see only the groups they were built for, so that their state for each group stays valid.
 """
 
 from __future__ import annotations
@@ -17,65 +17,62 @@ from torch.optim import LBFGS, Optimizer
 
 import fgadahat_hooks as fh
 
-_OWN = frozenset({"params", "param_names", "lr", "initial_lr", "weight_decay"})
-_FASTER = 10
+_NOT_COPIED = frozenset({"params", "param_names", "lr", "initial_lr", "weight_decay"})
+_LR_FACTOR = 10
 
 
 class GateGroups:
-    """The groups that were added to one optimizer."""
+    """The parameter groups added to one optimizer."""
 
     def __init__(self, optimizer: Optimizer, session: fh.Session, gate_lr: float | None) -> None:
-        """Take the embeddings out of groups that hold other parameters too.
+        """Move embeddings out of groups that hold other parameters too; groups of embeddings alone stay.
 
         Args:
             optimizer: The optimizer.
-            session: Says which parameters are embeddings.
-            gate_lr: Learning rate of the embeddings at the initial learning rate of their old group; ten times that
-                when left out. A group of embeddings alone is left as it is.
+            session: The session whose task embeddings are moved.
+            gate_lr: Learning rate of the embeddings at the initial learning rate of their source group; ten times that
+                if None.
         """
         self._optimizer = optimizer
         self._count = len(optimizer.param_groups)
-        self._followers: list[_Follower] = []
+        self._gate_groups: list[_GateGroup] = []
         self._schedulers: list[Any] = []
         embeddings = {id(e) for e in session.embeddings.values()}
-        for leader in range(0 if isinstance(optimizer, LBFGS) else self._count):  # it takes no more than one group
-            self._split(leader, embeddings, gate_lr)
-        self._handle = optimizer.register_step_pre_hook(self._follow) if self._followers else None
+        for index in range(0 if isinstance(optimizer, LBFGS) else self._count):  # LBFGS accepts only one group
+            self._split(index, embeddings, gate_lr)
+        self._handle = optimizer.register_step_pre_hook(self._sync_options) if self._gate_groups else None
 
-    def _split(self, leader: int, embeddings: set[int], gate_lr: float | None) -> None:
-        group = self._optimizer.param_groups[leader]
-        ours = [id(p) in embeddings for p in group["params"]]
-        if all(ours) or not any(ours):
+    def _split(self, source: int, embeddings: set[int], gate_lr: float | None) -> None:
+        """Move the embeddings of a mixed group to a new group."""
+        group = self._optimizer.param_groups[source]
+        is_embedding = [id(p) in embeddings for p in group["params"]]
+        if all(is_embedding) or not any(is_embedding):
             return
-        follower = {key: value for key, value in group.items() if key not in _OWN}
-        for key in ("params", "param_names"):
-            if key in group:
-                follower[key] = [p for p, our in zip(group[key], ours, strict=True) if our]
-                group[key] = [p for p, our in zip(group[key], ours, strict=True) if not our]
+        new_group = _copied_options(group) | _pop_params(group, is_embedding)
         if "weight_decay" in group:
-            follower["weight_decay"] = 0.0
+            new_group["weight_decay"] = 0.0
         initial = group.get("initial_lr", group["lr"])
-        link = _Follower(len(self._optimizer.param_groups), leader, initial, gate_lr)
-        self._optimizer.add_param_group({**follower, "lr": link.lr(group["lr"])})
-        self._followers.append(link)
+        gate_group = _GateGroup(len(self._optimizer.param_groups), source, initial, gate_lr)
+        self._optimizer.add_param_group({**new_group, "lr": gate_group.lr(group["lr"])})
+        self._gate_groups.append(gate_group)
 
-    def _follow(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Step pre-hook: schedulers may have changed anything since the last step."""
+    def _sync_options(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Step pre-hook: copy the options of the source groups, which schedulers may have changed."""
         groups = optimizer.param_groups
-        for link in self._followers:
-            leader = groups[link.leader]
-            groups[link.place].update({key: value for key, value in leader.items() if key not in _OWN})
-            groups[link.place]["lr"] = link.lr(leader["lr"])
+        for gate_group in self._gate_groups:
+            source = groups[gate_group.source]
+            groups[gate_group.index].update(_copied_options(source))
+            groups[gate_group.index]["lr"] = gate_group.lr(source["lr"])
 
-    def hide_from(self, schedulers: Iterable[Any]) -> None:
-        """Let schedulers of the optimizer see the groups they were built for."""
-        for scheduler in _all(schedulers) if self._followers else ():
+    def hide_from_schedulers(self, schedulers: Iterable[Any]) -> None:
+        """Show schedulers of the optimizer only the groups they were built for."""
+        for scheduler in _with_nested(schedulers) if self._gate_groups else ():
             if getattr(scheduler, "optimizer", None) is self._optimizer:
-                scheduler.optimizer = _BuiltFor(self._optimizer, self._count)
+                scheduler.optimizer = _OptimizerView(self._optimizer, self._count)
                 self._schedulers.append(scheduler)
 
     def close(self) -> None:
-        """Take the hook away and give the schedulers their optimizer back; the groups stay."""
+        """Remove the hook and restore the schedulers' optimizer; the groups stay."""
         if self._handle is not None:
             self._handle.remove()
         for scheduler in self._schedulers:
@@ -83,31 +80,45 @@ class GateGroups:
         self._schedulers.clear()
 
 
-def _all(schedulers: Iterable[Any]) -> Iterator[Any]:
-    """Give schedulers and those inside them (`SequentialLR`, `ChainedScheduler`)."""
+def _copied_options(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in _NOT_COPIED}
+
+
+def _pop_params(group: dict[str, Any], selected: list[bool]) -> dict[str, Any]:
+    """Remove the selected parameters, and their names if there are any, from a group; return them."""
+    popped: dict[str, Any] = {}
+    for key in ("params", "param_names"):
+        if key in group:
+            popped[key] = [p for p, chosen in zip(group[key], selected, strict=True) if chosen]
+            group[key] = [p for p, chosen in zip(group[key], selected, strict=True) if not chosen]
+    return popped
+
+
+def _with_nested(schedulers: Iterable[Any]) -> Iterator[Any]:
+    """Yield schedulers and those inside them (`SequentialLR`, `ChainedScheduler`)."""
     for scheduler in schedulers:
         yield scheduler
-        yield from _all(getattr(scheduler, "_schedulers", ()))
+        yield from _with_nested(getattr(scheduler, "_schedulers", ()))
 
 
 @dataclass(frozen=True)
-class _Follower:
-    """Places of two groups, and the learning rate of the second."""
+class _GateGroup:
+    """Indices of a group of embeddings and of its source group, and its learning rate."""
 
-    place: int
-    leader: int
-    initial: float | Tensor
+    index: int
+    source: int
+    initial_lr: float | Tensor
     gate_lr: float | None
 
-    def lr(self, leader: float | Tensor) -> float | Tensor:
+    def lr(self, source_lr: float | Tensor) -> float | Tensor:
         if self.gate_lr is None:
-            return _FASTER * leader
-        same = bool(leader == self.initial)
-        return self.gate_lr if same else self.gate_lr * (leader / self.initial)
+            return _LR_FACTOR * source_lr
+        unchanged = bool(source_lr == self.initial_lr)
+        return self.gate_lr if unchanged else self.gate_lr * (source_lr / self.initial_lr)
 
 
-class _BuiltFor:
-    """An optimizer without the groups that were added to it; all else is the optimizer's own."""
+class _OptimizerView:
+    """A view of an optimizer without the added groups; everything else is delegated."""
 
     def __init__(self, optimizer: Optimizer, count: int) -> None:
         self._optimizer = optimizer
@@ -117,7 +128,7 @@ class _BuiltFor:
     def param_groups(self) -> list[dict[str, Any]]:
         return self._optimizer.param_groups[: self._count]
 
-    @property  # type: ignore[misc]  # `isinstance` and names say what the optimizer is
+    @property  # type: ignore[misc]  # `isinstance` and class names see the optimizer's class
     def __class__(self) -> type:
         return type(self._optimizer)
 

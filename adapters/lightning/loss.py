@@ -1,4 +1,4 @@
-"""How the sparsity term gets into a training step that knows nothing of it."""
+"""Add the sparsity term to a training step: to the loss, or to the gradients in manual optimization."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_to_loss(task: Task, trainer: Trainer, loss: Tensor) -> None:
-    """Add the term to a loss in place, divided and scaled as Lightning has divided and scaled the loss."""
+    """Add the term to a loss in place, divided and scaled as Lightning divided and scaled the loss."""
     term = task.regularization() / trainer.accumulate_grad_batches
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     if scaler is not None:
@@ -25,7 +25,7 @@ def add_to_loss(task: Task, trainer: Trainer, loss: Tensor) -> None:
 
 
 def add_to_gradients(task: Task, session: fh.Session, optimizer: Optimizer) -> None:
-    """Add the term's gradient to those of the embeddings that an optimizer steps."""
+    """Add the term's gradient to the gradients of the embeddings in an optimizer."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     embeddings = [e for e in session.embeddings.values() if id(e) in held and e.requires_grad]
     if not embeddings:

@@ -28,7 +28,7 @@ TASKS = {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
 
 
 class Classifier(pl.LightningModule):
-    """Any LightningModule that says what a batch looks like.
+    """Any LightningModule with an `example_input_array`.
 
     Args:
         width: Number of hidden units.
@@ -71,7 +71,7 @@ def load(task: str, test: bool) -> DataLoader[Any]:
 
 
 class DigitsCLI(TaskCLI):
-    """Says what is fitted, and what comes after it."""
+    """Passes the task's data to the module, and adds the steps after a fit."""
 
     def before_fit(self) -> None:
         """Give the module the task's data."""
@@ -83,9 +83,9 @@ class DigitsCLI(TaskCLI):
         return str(self.config["fit"]["hat"]["task"])
 
     def after_fit(self) -> None:
-        """Keep what was learnt, and test all tasks."""
+        """Save a checkpoint, and test all tasks."""
         Path("tasks").mkdir(exist_ok=True)
-        self.trainer.save_checkpoint(f"tasks/{self.task}.ckpt")  # the task has ended: others may come after it
+        self.trainer.save_checkpoint(f"tasks/{self.task}.ckpt")  # the task has ended: others may start from it
         names = [str(task) for task in self.session.tasks]
         tester = pl.Trainer(callbacks=[TaskCallback(self.session, eval_tasks=names)], **QUIET)
         found = tester.test(self.model, [load(name, test=True) for name in names], verbose=False)

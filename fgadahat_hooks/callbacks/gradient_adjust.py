@@ -10,16 +10,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import Callback, optimizer_parameters
+from fgadahat_hooks.callbacks.prior_use import UnitPriorUse, UnitVectors, prior_use, unit_prior_use
 from fgadahat_hooks.callbacks.protected_parameter import ProtectedParameter
-from fgadahat_hooks.callbacks.rates import (
-    CONSTANT,
-    RATES,
-    UnitPriorUse,
-    UnitVectors,
-    is_by_unit,
-    prior_use,
-    unit_prior_use,
-)
+from fgadahat_hooks.callbacks.rates import CONSTANT, RATES, has_unit_rates
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.spec.attach_spec import HAT, to_adjustment
@@ -28,13 +21,13 @@ from fgadahat_hooks.spec.attach_spec import HAT, to_adjustment
 class GradientAdjustCallback(Callback):
     """HAT, AdaHAT, FG-AdaHAT and their baselines: protects what earlier tasks use.
 
-    With `apply_to: update` the optimizer makes its own step and the parameter goes only the rate's share of the way,
+    With `apply_to: update` the optimizer makes its own step, and the parameter keeps only the rate's share of it,
     `p = p_old + a (p_new - p_old)`. So a rate means the same under every optimizer, and a rate of 0 keeps the
     parameter bit for bit whatever momentum or weight decay do. With `apply_to: gradient` the gradient is scaled before
-    the step, as the papers have it.
+    the step, as in the papers.
 
-    What a task's rates need of earlier tasks is computed once, at the task's first step; a step only brings in the
-    current sparsity of the mask.
+    What a task's rates need of earlier tasks is computed once, at the task's first step; each step only updates the
+    sparsity of the mask.
 
     Args:
         spec: Block `adjustment` of a spec, or a dict; hard HAT by default.
@@ -47,14 +40,14 @@ class GradientAdjustCallback(Callback):
         """Choose the equation."""
         self.spec = to_adjustment(HAT() if spec is None else spec)
         self._rate = RATES[self.spec.mode]
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._parts: list[ProtectedParameter] | None = None
+    def _reset(self) -> None:
+        self._parameters: list[ProtectedParameter] | None = None
         self._free_shares: list[Tensor] = []
-        self._moving: list[ProtectedParameter] = []
+        self._stepping: list[ProtectedParameter] = []
         self._generator: torch.Generator | None = None
-        self._drawn: Tensor | None = None
+        self._generator_state: Tensor | None = None
 
     @property
     def hard(self) -> bool:
@@ -69,132 +62,143 @@ class GradientAdjustCallback(Callback):
     # ---------------------------------------------------------------- events
     def on_task_start(self, context: TaskContext) -> None:
         """Forget the rates of the task before."""
-        self._forget()
+        self._reset()
 
     def on_task_abort(self, context: TaskContext) -> None:
-        """Forget the rates of the task; a step that broke off half way (out of memory, Ctrl-C) is taken back."""
-        self._take_back()
-        self._forget()
+        """Forget the rates of the task; undo a step that was interrupted (out of memory, Ctrl-C)."""
+        self._undo_interrupted_step()
+        self._reset()
 
-    def _take_back(self) -> None:
-        """Undo a step that broke off: its second half would have put back what earlier tasks use."""
+    def _undo_interrupted_step(self) -> None:
+        """Restore the values before a step whose end, which scales the update, was never reached."""
         if self.spec.apply_to == "update":
             with torch.no_grad():
-                for part in self._moving:
-                    part.restore()
+                for parameter in self._stepping:
+                    parameter.restore()
 
     def on_graph_change(self, context: TaskContext) -> None:
-        """Make the rates anew, also of a step that is being made."""
-        if self._parts is None:
+        """Compute the rates anew, also those of a step in progress."""
+        if self._parameters is None:
             return
-        before, moving = {part.name: part for part in self._parts}, {part.name for part in self._moving}
-        drawn = self._drawn, self._generator
+        before = {parameter.name: parameter for parameter in self._parameters}
+        stepping = {parameter.name for parameter in self._stepping}
+        random_numbers = self._generator_state, self._generator
         with torch.no_grad():
-            self._parts = self._prepare(context)
-        self._drawn, self._generator = drawn
-        for part in self._parts:
-            part.resume(before[part.name])
-        self._moving = [part for part in self._parts if part.name in moving]
+            self._parameters = self._protected_parameters(context)
+        self._generator_state, self._generator = random_numbers
+        for parameter in self._parameters:
+            parameter.resume(before[parameter.name])
+        self._stepping = [parameter for parameter in self._parameters if parameter.name in stepping]
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """Scale the gradients, or remember the parameters."""
+        """Scale the gradients, or save the parameters."""
         if context.number == 1 or self.spec.mode == "hat_const_1":
             return
         held = optimizer_parameters(optimizer)
-        self._take_back()
+        self._undo_interrupted_step()
         with torch.no_grad():
-            self._bring_up_to_date(context)
-            self._moving = [part for part in self._parts or () if id(part.parameter) in held]
-            for part in self._moving:
+            self._stepping = [p for p in self._updated_parameters(context) if id(p.tensor) in held]
+            for parameter in self._stepping:
                 if self.spec.apply_to == "gradient":
-                    part.scale_gradient(self._rate_of(part))
+                    parameter.scale_gradient(self._rate_of(parameter))
                 else:
-                    part.remember()
+                    parameter.save()
 
     def on_after_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """Let each parameter go only its rate's share of the step."""
-        if self.spec.apply_to == "gradient" or not self._moving:
+        """Keep only the rate's share of each parameter's update."""
+        if self.spec.apply_to == "gradient" or not self._stepping:
             return
         with torch.no_grad():
             self._refuse_non_finite()
-            for part in self._moving:
-                part.scale_update(self._rate_of(part))
-        self._moving = []
+            for parameter in self._stepping:
+                parameter.scale_update(self._rate_of(parameter))
+        self._stepping = []
 
     # ---------------------------------------------------------------- a restart in the middle of a task
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the random numbers of the running task have come, if there are any."""
-        drawn = self._drawn if self._generator is None else self._generator.get_state()
-        return {} if drawn is None else {"generator": drawn}
+        """Return the state of the running task's random generator, if there is one."""
+        state = self._generator_state if self._generator is None else self._generator.get_state()
+        return {} if state is None else {"generator": state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on drawing where the saved task was."""
-        self._drawn = state["generator"].cpu()
+        """Keep the generator's state, so that the resumed task draws the numbers that would have come next."""
+        self._generator_state = state["generator"].cpu()
 
     # ---------------------------------------------------------------- rates
     def rates(self, context: TaskContext) -> dict[str, Tensor]:
-        """Return the rate of every weight and bias at this moment, by parameter name, each broadcast to its shape."""
+        """Return the current rate of every weight and bias, by parameter name, each expanded to its shape."""
         with torch.no_grad():
-            self._bring_up_to_date(context)
-            return {part.name: self._rate_of(part).expand(part.parameter.shape) for part in self._parts or ()}
+            parameters = self._updated_parameters(context)
+            return {p.name: self._rate_of(p).expand(p.tensor.shape) for p in parameters}
 
-    def _bring_up_to_date(self, context: TaskContext) -> None:
-        """Prepare what stays the same all through the task, once, and bring in this step's sparsity `R_l`."""
-        if self._parts is None:
-            self._parts = self._prepare(context)
-        if self.spec.mode in CONSTANT:
-            return
+    def _updated_parameters(self, context: TaskContext) -> list[ProtectedParameter]:
+        """Return the protected parameters, created once a task, with this step's sparsity `R_l`."""
+        if self._parameters is None:
+            self._parameters = self._protected_parameters(context)
+        if self.spec.mode not in CONSTANT:
+            sparsity = self._sparsity(context)
+            for parameter in self._parameters:
+                parameter.sparsity = sparsity[parameter.layer]
+        return self._parameters
+
+    def _sparsity(self, context: TaskContext) -> dict[str, Tensor]:
+        """Return `R_l` of each layer, a scalar."""
         masks = context.soft_masks().split([layer.info.units for layer in context.layers.values()])
-        sparsity = {
+        return {
             name: torch.dot(mask.to(share), share)
             for name, mask, share in zip(context.layers, masks, self._free_shares, strict=True)
         }
-        for part in self._parts:
-            part.sparsity = sparsity[part.layer]
 
-    def _prepare(self, context: TaskContext) -> list[ProtectedParameter]:
+    def _protected_parameters(self, context: TaskContext) -> list[ProtectedParameter]:
         summed = context.state.summed_importance
         importance = context.graph.join(summed).to(context.cumulative) if summed else context.cumulative * 0
-        seed = getattr(self.spec, "seed", None)
-        if seed is not None:
-            self._generator = torch.Generator(context.device).manual_seed(seed + context.number)
-            if self._drawn is not None and self._drawn.shape == self._generator.get_state().shape:
-                self._generator.set_state(self._drawn)  # kinds of devices draw by states of their own
+        self._seed_generator(context)
         self._free_shares = _free_shares(context)
         aggregation = getattr(self.spec, "aggregation", "min")
-        joined = UnitVectors(context.cumulative, context.summative, importance, aggregation)
-        values = unit_prior_use if is_by_unit(self.spec) else prior_use
+        vectors = UnitVectors(context.cumulative, context.summative, importance, aggregation)
+        prior_use_of = unit_prior_use if has_unit_rates(self.spec) else prior_use
         return [
-            ProtectedParameter(name, local, layer.module.get_parameter(local), shared)
+            ProtectedParameter(name, local_name, layer.module.get_parameter(local_name), prior)
             for name, layer in context.layers.items()
-            for local, shared in values(context, layer, joined).items()
+            for local_name, prior in prior_use_of(context, layer, vectors).items()
         ]
 
-    def _rate_of(self, part: ProtectedParameter) -> Tensor:
-        if part.constant is not None:
-            return part.constant
-        rate = self._rate(self.spec, part.prior_use, part.sparsity, self._generator).to(part.parameter.dtype)
-        if isinstance(part.prior_use, UnitPriorUse):
-            return part.prior_use.to_weight(rate)
+    def _seed_generator(self, context: TaskContext) -> None:
+        """Create the generator of a mode that draws random numbers; a loaded state replaces its seed."""
+        seed = getattr(self.spec, "seed", None)
+        if seed is None:
+            return
+        self._generator = torch.Generator(context.device).manual_seed(seed + context.number)
+        state = self._generator_state
+        if state is not None and state.shape == self._generator.get_state().shape:
+            self._generator.set_state(state)  # a state saved on another kind of device has another size
+
+    def _rate_of(self, parameter: ProtectedParameter) -> Tensor:
+        if parameter.constant_rate is not None:
+            return parameter.constant_rate
+        prior = parameter.prior_use
+        rate = self._rate(self.spec, prior, parameter.sparsity, self._generator).to(parameter.tensor.dtype)
+        if isinstance(prior, UnitPriorUse):
+            return prior.to_weight(rate)
         if self.spec.mode in CONSTANT:
-            part.constant = rate
-            part.prior_use.__dict__.pop("protected", None)  # a second copy of what the rate says
-            part.prior_use.__dict__.pop("count", None)
+            parameter.constant_rate = rate
+            prior.drop_masks()
         return rate
 
     def _refuse_non_finite(self) -> None:
-        """Put everything back if the step made a parameter NaN or infinite: `0 * inf` would reach protected weights.
+        """Restore all parameters if the step made one NaN or infinite: `0 * inf` would reach protected weights.
 
         Raises:
             NonFiniteError: Names the parameters.
         """
         # A sum is not finite if a term is not, and reads the memory once, faster than any test of each element.
-        sums = torch.stack([part.parameter.sum().to(self._moving[0].parameter.device) for part in self._moving])
+        device = self._stepping[0].tensor.device
+        sums = torch.stack([parameter.tensor.sum().to(device) for parameter in self._stepping])
         if bool(torch.isfinite(sums).all()):
             return
-        for part in self._moving:
-            part.restore()
-        bad = [part.name for part, ok in zip(self._moving, torch.isfinite(sums).tolist(), strict=True) if not ok]
+        for parameter in self._stepping:
+            parameter.restore()
+        bad = [p.name for p, finite in zip(self._stepping, torch.isfinite(sums).tolist(), strict=True) if not finite]
         raise NonFiniteError(
             f"The optimizer's step made {len(bad)} parameter(s) NaN or infinite, first '{bad[0]}'. All gated weights "
             "are as before the step. Lower the learning rate, clip gradients, or skip batches with a bad loss."

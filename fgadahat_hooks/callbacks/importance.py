@@ -18,7 +18,7 @@ from fgadahat_hooks.callbacks.probe import Probe
 from fgadahat_hooks.callbacks.stride import Stride
 from fgadahat_hooks.distributed.ranks import mean_over_ranks
 from fgadahat_hooks.errors import BadCallError, NonFiniteError
-from fgadahat_hooks.functional.scale import finish_importance, min_max_joined
+from fgadahat_hooks.functional.scale import finish_importance, min_max_per_layer
 from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.graph.unit_graph import UnitGraph
@@ -44,7 +44,7 @@ class ImportanceCallback(Callback):
     priority: ClassVar[int] = 10
 
     def __init__(self, spec: Any = None, base_importance: float = 0.01, target: Target | None = None) -> None:
-        """Look the measure up and check its parameters.
+        """Look up the measure and check its parameters.
 
         Raises:
             SpecError: The spec is not valid.
@@ -57,7 +57,7 @@ class ImportanceCallback(Callback):
         self.target = target
         self.measure: BaseMeasure = registry.measures.get(self.spec.type)(**self.spec.params)
         if self.spec.gradient == "adjusted":
-            self.priority = 95  # type: ignore[misc]  # after the adjustment, as the reference has it
+            self.priority = 95  # type: ignore[misc]  # after the adjustment, as in the reference
         self._reset()
 
     def _reset(self) -> None:
@@ -73,7 +73,7 @@ class ImportanceCallback(Callback):
         Args:
             model: The model, not yet attached.
             graph: Its unit graph.
-            example_inputs: What it was traced with.
+            example_inputs: The inputs it was traced with.
 
         Raises:
             CapabilityError: Names the layers or the module, and what to use instead.
@@ -82,13 +82,13 @@ class ImportanceCallback(Callback):
 
     # ---------------------------------------------------------------- events
     def on_task_start(self, context: TaskContext) -> None:
-        """Start from nothing; watch what the measure needs.
+        """Start with empty sums; install the hooks that the measure needs.
 
         Raises:
             CapabilityError: The measure cannot be computed on this model.
         """
         self._reset()
-        self._probe.watch(context)
+        self._probe.install_hooks(context)
 
     def on_gradients_ready(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Measure this step on its raw gradients."""
@@ -101,7 +101,7 @@ class ImportanceCallback(Callback):
             self._measure(context, optimizer)
 
     def _measure(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """Measure this step, on the layers whose weights the optimizer steps."""
+        """Measure this step, on the layers whose weights the optimizer holds."""
         held = optimizer_parameters(optimizer)
         layers = [layer for layer in context.layers.values() if id(layer.weight) in held]
         if not layers:
@@ -111,30 +111,30 @@ class ImportanceCallback(Callback):
         if stride.due():
             begin = time.perf_counter()
             self._accumulate(context, layers)
-            stride.took(time.perf_counter() - begin)
-        self._probe.stepped()
+            stride.record_measuring_time(time.perf_counter() - begin)
+        self._probe.mark_step()
 
     def on_task_end(self, context: TaskContext) -> None:
         """Put the task's importance into its record."""
         if self._total is not None and self._measured is not None:
             mask = context.graph.join(context.record.masks).to(self._total) if self.spec.filter_unmasked else None
-            done = finish_importance(self._total, self._measured.clamp(min=1), self.base_importance, mask)
-            context.record.importance = {n: v.clone() for n, v in context.graph.split(done).items()}
+            importance = finish_importance(self._total, self._measured.clamp(min=1), self.base_importance, mask)
+            context.record.importance = {n: v.clone() for n, v in context.graph.split(importance).items()}
         self._reset()
 
     def on_task_abort(self, context: TaskContext) -> None:
-        """Forget the accumulated steps."""
+        """Discard the accumulated steps."""
         self._reset()
 
     # ---------------------------------------------------------------- one step
     def _accumulate(self, context: TaskContext, layers: list[GatedLayer]) -> None:
         with torch.no_grad():
-            measured = self._probe.raw(context, layers)
-            parts = {n: self._part(measured.get(n), layer, context) for n, layer in context.layers.items()}
-            raw = mean_over_ranks(torch.cat(list(parts.values())), self._probe.samples, context.data)
-            if not bool(torch.isfinite(raw.sum())):  # looked at on all ranks together, so that all of them raise
-                raise NonFiniteError(self._complain(context, context.graph.split(raw)))
-            step = min_max_joined(raw, context.layer_of_unit, len(parts))
+            measured = self._probe.raw_importance(context, layers)
+            parts = [self._measured_or_zeros(measured.get(n), layer, context) for n, layer in context.layers.items()]
+            raw = mean_over_ranks(torch.cat(parts), self._probe.samples, context.data)
+            if not bool(torch.isfinite(raw.sum())):  # checked after the mean over ranks, so that all ranks raise
+                raise NonFiniteError(self._non_finite_message(context, context.graph.split(raw)))
+            step = min_max_per_layer(raw, context.layer_of_unit, len(parts))
             if self.spec.multiply_training_mask:
                 step = step * context.soft_masks().to(step)
             count = torch.cat(
@@ -144,12 +144,12 @@ class ImportanceCallback(Callback):
             self._measured = count if self._measured is None else self._measured + count
 
     @staticmethod
-    def _part(measured: Tensor | None, layer: GatedLayer, context: TaskContext) -> Tensor:
-        """Return a layer's measure where all units are joined; zero for a layer that this optimizer does not step."""
+    def _measured_or_zeros(measured: Tensor | None, layer: GatedLayer, context: TaskContext) -> Tensor:
+        """Return a layer's measure with the dtype and device of all units; 0 for a layer not in the optimizer."""
         like = context.cumulative
         return like.new_zeros(layer.info.units) if measured is None else measured.to(like)
 
-    def _complain(self, context: TaskContext, raw: Mapping[str, Tensor]) -> str:
+    def _non_finite_message(self, context: TaskContext, raw: Mapping[str, Tensor]) -> str:
         bad = [name for name, value in raw.items() if not bool(torch.isfinite(value).all())]
         return (
             f"Measure '{self.spec.type}' gave NaN or infinity for layer '{bad[0]}' in step {self._steps} of task "
@@ -163,7 +163,7 @@ class ImportanceCallback(Callback):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums of the running task, and where it stands."""
+        """Return the sums of the running task, its number of steps, and the state of the measure."""
         return {
             "total": self._total,
             "measured": self._measured,
@@ -173,7 +173,7 @@ class ImportanceCallback(Callback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the sums of a running task back."""
+        """Restore what `state_dict` returned."""
         self._total, self._measured, self._steps = state["total"], state["measured"], state["steps"]
         self._strides = {name: Stride(self.spec.every_n_steps, self.spec.budget) for name in state["strides"]}
         for name, stride in self._strides.items():
@@ -182,7 +182,7 @@ class ImportanceCallback(Callback):
 
 
 def probe_for(measure: BaseMeasure, target: Target | None = None, max_samples: int | None = None) -> Probe:
-    """Return what collects for a measure of this kind."""
+    """Return the probe for a measure of this kind."""
     if isinstance(measure, AttributionMeasure):
         return ModelProbe(measure, target, max_samples)
     return LayerProbe(measure)  # type: ignore[arg-type]  # the registry takes no third kind

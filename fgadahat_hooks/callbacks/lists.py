@@ -1,4 +1,4 @@
-"""Lists of callbacks: those that a spec asks for, and what is checked before a list acts."""
+"""Lists of callbacks: those that a spec asks for, and the checks before they are used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def default_callbacks(spec: AttachSpec) -> list[Callback]:
 def check_capabilities(
     callbacks: CallbackList, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs
 ) -> None:
-    """Refuse, before anything is changed, a measure that this model does not allow.
+    """Refuse, before anything is changed, a measure that cannot be computed on this model.
 
     Raises:
         CapabilityError: Names the layers and what to use instead.
@@ -42,10 +42,10 @@ def check_capabilities(
 
 
 def callback_list(spec: AttachSpec, callbacks: Iterable[Callback] | None) -> CallbackList:
-    """Return the callbacks given, or those that the spec asks for where none are given.
+    """Return the given callbacks, or those that the spec asks for if none are given.
 
     Raises:
-        BadCallError: Something else is among them; names it.
+        BadCallError: An item is no callback; names it.
         DuplicateNameError: Two callbacks have the same key.
     """
     return CallbackList(default_callbacks(spec) if callbacks is None else validated(callbacks))
@@ -55,7 +55,7 @@ def validated(callbacks: Iterable[Callback]) -> list[Callback]:
     """Return the callbacks as a list.
 
     Raises:
-        BadCallError: Something else is among them; names it.
+        BadCallError: An item is no callback; names it.
     """
     items = list(callbacks)
     wrong = [describe(c) for c in items if not isinstance(c, Callback)]
@@ -67,6 +67,6 @@ def validated(callbacks: Iterable[Callback]) -> list[Callback]:
     return items
 
 
-def describe(thing: object) -> str:
-    """Name what was given: a class by its own name, anything else by its class's."""
-    return f"the class {thing.__name__}" if isinstance(thing, type) else type(thing).__name__
+def describe(value: object) -> str:
+    """Return a class's own name, or the name of the class of anything else, for an error message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Keeps the batches of a step, so that an attribution measure can run the model on them again."""
+"""Records the model's calls of a step, so that an attribution measure can run the model on them again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.callbacks.probe import Probe, refuse
+from fgadahat_hooks.callbacks.probe import Probe, refuse_layers
 from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.gates.context import GatedLayer, TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
-from fgadahat_hooks.graph.tracing.forward import untouched
+from fgadahat_hooks.graph.tracing.forward import isolated_evaluation
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.importance.attribution import AttributionMeasure, Batch, Site, open_scene
-from fgadahat_hooks.importance.attribution.quiet import undisturbed
-from fgadahat_hooks.importance.attribution.target import label_scores, labels_of, some_score
+from fgadahat_hooks.importance.attribution import AttributionMeasure, ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
+from fgadahat_hooks.importance.attribution.target import label_scores, labels_of, placeholder_score
 from fgadahat_hooks.layers import layer_type_of
 
 Target = Callable[[Any, Any], Tensor]
@@ -29,32 +29,36 @@ LabelScore = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """One training forward: what the model was called with, and the loader's batch it belongs to."""
+class RecordedCall:
+    """One forward: what the model was called with, and the loader's batch it belongs to."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     data: Any
 
-    def batch(self, target: Target | None, limit: int | None, score: LabelScore = label_scores) -> Batch:
-        """Return what is attributed, on the first `limit` samples.
+    def model_call(self, target: Target | None, max_samples: int | None, score: LabelScore = label_scores) -> ModelCall:
+        """Return the call with what is attributed, on the first `max_samples` samples.
 
-        Without a target of the user's it is the measure's own score of the labels, as a rule their logit.
+        Without a target it is the measure's own score of the labels, usually their logit.
 
         Raises:
             BadCallError: There is no target, and the loader's batch holds no labels.
         """
-        whole = Batch(self.args, self.kwargs, _no_target)
+        whole = ModelCall(self.args, self.kwargs, _no_target)
         size = whole.size
-        data = self.data if limit is None or limit >= size else _first(self.data, limit, size)
-        if target is not None:
-            own = target
-            scores: Callable[[Any], Tensor] = lambda output: own(output, data)  # noqa: E731
-        else:
-            labels = labels_of(data)
-            scores = lambda output: score(output, labels)  # noqa: E731
-        cut = whole if limit is None or limit >= size else whole.first(limit)
-        return Batch(cut.args, cut.kwargs, scores)
+        if max_samples is None or max_samples >= size:
+            return ModelCall(self.args, self.kwargs, _scores(self.data, target, score))
+        scores = _scores(_first(self.data, max_samples, size), target, score)
+        cut = whole.first(max_samples)
+        return ModelCall(cut.args, cut.kwargs, scores)
+
+
+def _scores(data: Any, target: Target | None, score: LabelScore) -> Callable[[Any], Tensor]:
+    """Return the function of the model's output that is attributed, for one batch of the loader."""
+    if target is not None:
+        return lambda output: target(output, data)
+    labels = labels_of(data)
+    return lambda output: score(output, labels)
 
 
 class ModelProbe(Probe):
@@ -69,58 +73,61 @@ class ModelProbe(Probe):
     def __init__(
         self, measure: AttributionMeasure, target: Target | None = None, max_samples: int | None = None
     ) -> None:
-        """Have nothing yet."""
+        """Start with no call recorded."""
         super().__init__()
         self.measure = measure
         self.target = target
         self.max_samples = max_samples
-        self._seen: list[Seen] = []
+        self._calls: list[RecordedCall] = []
 
     def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
         """Let the measure try the example inputs; the model is left as it was.
 
         Raises:
-            CapabilityError: A layer's units are seen nowhere, or the measure would be wrong on this model.
+            CapabilityError: No module's output shows a layer's units, or the measure would be wrong on this model.
         """
         sites = sites_of(model, graph, list(graph.layers), self.measure)
-        score = some_score if self.target is None else _any_number
-        with untouched(model):
-            seen = example_call(model, example_inputs)
-            with open_scene(model, sites, Batch(seen.args, seen.kwargs, score)) as scene:
-                self.measure.check(scene)
+        score = placeholder_score if self.target is None else _any_number
+        with isolated_evaluation(model):
+            call = example_call(model, example_inputs)
+            with open_attribution_batch(model, sites, ModelCall(call.args, call.kwargs, score)) as batch:
+                self.measure.check(batch)
 
-    def watch(self, context: TaskContext) -> None:
-        """Keep the inputs of every forward that is trained on.
+    def install_hooks(self, context: TaskContext) -> None:
+        """Record the inputs of every forward that is trained on.
 
         Raises:
-            CapabilityError: A layer's units are seen nowhere.
+            CapabilityError: No module's output shows a layer's units.
         """
         sites_of(context.model, context.graph, context.layers, self.measure)
-        self.watch_gradients(context)
+        self.track_gradients(context)
 
-        def see(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.is_grad_enabled() and model.training:
-                self.refresh()
-                self._seen.append(Seen(args, kwargs, context.data))
+                self.discard_if_stale()
+                self._calls.append(RecordedCall(args, kwargs, context.data))
 
-        context.hooks.forward_pre(context.model, see, kwargs=True)
+        context.hooks.forward_pre(context.model, record, kwargs=True)
 
-    def raw(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
+    def raw_importance(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
         """Return the measure of each layer, `(units,)`: the mean over the samples of all batches of the step.
 
         Raises:
-            BadCallError: No forward was seen since the last step, or the batch holds no labels.
+            BadCallError: No forward was recorded since the last step, or the batch holds no labels.
         """
         sites = sites_of(context.model, context.graph, [layer.info.name for layer in layers], self.measure)
         total: dict[str, Tensor] = {}
         self.samples = 0.0
-        for seen in self._seen:
-            batch = seen.batch(self.target, self.max_samples, self.measure.score)
-            if batch.size:
-                with layers[0].gate.context.fixed(), open_scene(context.model, sites, batch) as scene:
-                    found = self.measure.compute(scene)
-                total = {n: batch.size * v + total[n] if n in total else batch.size * v for n, v in found.items()}
-                self.samples += batch.size
+        for recorded in self._calls:
+            call = recorded.model_call(self.target, self.max_samples, self.measure.score)
+            if call.size:
+                with (
+                    layers[0].gate.context.constant_masks(),
+                    open_attribution_batch(context.model, sites, call) as batch,
+                ):
+                    found = self.measure.compute(batch)
+                total = {n: call.size * v + total[n] if n in total else call.size * v for n, v in found.items()}
+                self.samples += call.size
         if not self.samples:
             raise BadCallError(
                 f"Measure '{self.measure.name}' runs the model again on the step's batch, but no forward of the "
@@ -129,23 +136,24 @@ class ModelProbe(Probe):
             )
         return {name: value / self.samples for name, value in total.items()}
 
-    def forget(self) -> None:
-        """Let go of the batches."""
-        self._seen.clear()
+    def discard(self) -> None:
+        """Discard the recorded calls."""
+        self._calls.clear()
 
 
 def sites_of(model: nn.Module, graph: UnitGraph, names: Iterable[str], measure: AttributionMeasure) -> dict[str, Site]:
-    """Return where the units of layers are seen, by name.
+    """Return the module output that shows each layer's units, by layer name.
 
     Raises:
-        CapabilityError: Nowhere; names the layers and what to use instead.
+        CapabilityError: Some layers have none; names the layers and what to use instead.
     """
     if measure.attribute_to == "layer":
         return _raw_sites(model, graph, list(names), measure)
-    hidden = [name for name in names if graph.layers[name].read is None]
-    refuse(measure.name, hidden, "the outputs of {} that the model uses functionally, so that no module puts them out")
+    hidden = [name for name in names if graph.layers[name].output_module is None]
+    need = "the outputs of {} that the model uses functionally, so that no module puts them out"
+    refuse_layers(measure.name, hidden, need)
     infos = [graph.layers[name] for name in names]
-    return {u.name: Site(u.name, u.units, model.get_submodule(str(u.read)), u.read_axis) for u in infos}
+    return {u.name: Site(u.name, u.units, model.get_submodule(str(u.output_module)), u.output_axis) for u in infos}
 
 
 def _raw_sites(model: nn.Module, graph: UnitGraph, names: list[str], measure: AttributionMeasure) -> dict[str, Site]:
@@ -170,21 +178,21 @@ def _first(data: Any, count: int, size: int) -> Any:
     return pytree.tree_map_only(Tensor, cut, data)
 
 
-def example_call(model: nn.Module, inputs: ExampleInputs) -> Seen:
-    """Return what the model is called with: as given, or seen while a function of the user's calls it."""
+def example_call(model: nn.Module, inputs: ExampleInputs) -> RecordedCall:
+    """Return the call of the model: with the inputs as given, or as recorded while a given function calls it."""
     if isinstance(inputs, Tensor):
-        return Seen((inputs,), {}, None)
+        return RecordedCall((inputs,), {}, None)
     if isinstance(inputs, Mapping):
-        return Seen((), inputs, None)
+        return RecordedCall((), inputs, None)
     if isinstance(inputs, tuple | list):
-        return Seen(tuple(inputs), {}, None)
-    calls: list[Seen] = []
+        return RecordedCall(tuple(inputs), {}, None)
+    calls: list[RecordedCall] = []
 
-    def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(Seen(args, kwargs, None))
+    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls.append(RecordedCall(args, kwargs, None))
 
-    with undisturbed(model), torch.no_grad(), HookSet.temporary() as hooks:
-        hooks.forward_pre(model, see, kwargs=True)
+    with no_side_effects(model), torch.no_grad(), HookSet.temporary() as hooks:
+        hooks.forward_pre(model, record, kwargs=True)
         inputs(model)
     if not calls:
         raise BadCallError(f"Expected a function that calls the {type(model).__name__} it is given, but it did not.")
@@ -192,7 +200,7 @@ def example_call(model: nn.Module, inputs: ExampleInputs) -> Seen:
 
 
 def _any_number(output: Any) -> Tensor:
-    """Stand for a target of the user's, which needs a loader's batch."""
+    """Return one number a sample, in place of a user's target, which needs a loader's batch."""
     tensors = [t for t in pytree.tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point() and t.dim()]
     return tensors[0].flatten(1).sum(1) if tensors[0].dim() > 1 else tensors[0]
 

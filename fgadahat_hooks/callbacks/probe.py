@@ -1,4 +1,4 @@
-"""What stands between a task's events and a measure: it watches, and at a step it lets the measure compute."""
+"""What connects a task's events with a measure: it collects during forwards, and computes the measure at a step."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Probe(ABC):
     """Collects what a measure needs between two steps.
 
     What was collected stays until the next forward after a step: several optimizers may step on one forward. It is
-    forgotten, too, when the gradients that came of it were thrown away, as with a step that a gradient scaler skips.
+    also discarded if the gradients computed from it were cleared without a step, as when a gradient scaler skips one.
     """
 
     samples: float = 0.0
     """Number of samples collected."""
 
     def __init__(self) -> None:
-        """Have nothing yet."""
-        self._stale = False
+        """Start with nothing collected."""
+        self._step_made = False
         self._backward_done = False
-        self._witness: nn.Parameter | None = None
+        self._sentinel: nn.Parameter | None = None
 
     @abstractmethod
     def check(self, model: nn.Module, graph: UnitGraph, example_inputs: ExampleInputs) -> None:
@@ -41,46 +41,46 @@ class Probe(ABC):
         """
 
     @abstractmethod
-    def watch(self, context: TaskContext) -> None:
+    def install_hooks(self, context: TaskContext) -> None:
         """Install hooks that live until the task ends."""
 
     @abstractmethod
-    def raw(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
-        """Return the raw measure of some layers, `(units,)` each, on what was collected."""
+    def raw_importance(self, context: TaskContext, layers: list[GatedLayer]) -> dict[str, Tensor]:
+        """Return the raw measure of some layers, `(units,)` each, from what was collected."""
 
     @abstractmethod
-    def forget(self) -> None:
-        """Forget what was collected."""
+    def discard(self) -> None:
+        """Discard what was collected."""
 
-    def stepped(self) -> None:
-        """Know that a step was made: the next forward starts anew."""
-        self._stale = True
+    def mark_step(self) -> None:
+        """Note that a step was made: the next forward starts a new collection."""
+        self._step_made = True
 
-    def watch_gradients(self, context: TaskContext) -> None:
-        """Learn from one trained weight when gradients have come; that they are gone can then be seen."""
+    def track_gradients(self, context: TaskContext) -> None:
+        """Watch one trained weight for gradients, so that `discard_if_stale` notices when they were cleared."""
         trained = [layer.weight for layer in context.layers.values() if layer.weight.requires_grad]
         if trained:
-            self._witness = trained[0]
-            context.hooks.accumulated(self._witness, self._gradient_came)
+            self._sentinel = trained[0]
+            context.hooks.accumulated(self._sentinel, self._mark_backward)
 
-    def _gradient_came(self, _: Tensor) -> None:
+    def _mark_backward(self, _: Tensor) -> None:
         self._backward_done = True
 
-    def refresh(self) -> None:
-        """Start anew if, since the last forward, a step was made or gradients came and went."""
-        gone = self._backward_done and self._witness is not None and self._witness.grad is None
-        if self._stale or gone:
-            self.forget()
-            self._stale, self._backward_done = False, False
+    def discard_if_stale(self) -> None:
+        """Start a new collection if, since the last forward, a step was made or gradients came and were cleared."""
+        cleared = self._backward_done and self._sentinel is not None and self._sentinel.grad is None
+        if self._step_made or cleared:
+            self.discard()
+            self._step_made, self._backward_done = False, False
 
 
-def refuse(measure: str, layers: Iterable[str], what: str) -> None:
+def refuse_layers(measure: str, layers: Iterable[str], need: str) -> None:
     """Refuse a measure that needs what some layers do not have.
 
     Args:
         measure: Name of the measure.
         layers: The layers; nothing happens if there are none.
-        what: What is needed, with a place for how many layers.
+        need: What is needed, with a placeholder `{}` for the number of layers.
 
     Raises:
         CapabilityError: Names the layers and what to use instead.
@@ -88,7 +88,7 @@ def refuse(measure: str, layers: Iterable[str], what: str) -> None:
     layers = list(layers)
     if layers:
         named = ", ".join(f"'{name}'" for name in layers[:_SHOWN]) + (", ..." if len(layers) > _SHOWN else "")
-        needs = what.format("1 layer" if len(layers) == 1 else f"{len(layers)} layers")
+        needs = need.format("1 layer" if len(layers) == 1 else f"{len(layers)} layers")
         raise CapabilityError(
             f"Measure '{measure}' needs {needs}: {named}. Choose a measure of the layer's own weights or gradients, "
             "e.g. importance.type: 'input_weight_abs_sum', or add these layers to gates.exclude."

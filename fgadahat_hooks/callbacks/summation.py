@@ -30,7 +30,7 @@ class SummationCallback(Callback):
     priority: ClassVar[int] = 20
 
     def __init__(self, spec: Any = None) -> None:
-        """Look the strategy up."""
+        """Look up the strategy."""
         self.spec = to_summation(PlainSummation() if spec is None else spec)
         self.strategy: str = self.spec.strategy
         self._sum: Callable[..., Tensor] = registry.strategies.get(self.strategy)
@@ -42,11 +42,11 @@ class SummationCallback(Callback):
             context.summed_importance = self.summed(context.state, context.record)
 
     def summed(self, state: TaskState, newest: TaskRecord) -> dict[str, Tensor]:
-        """Return the sum over finished tasks and one more that ends now, `(units,)` a layer.
+        """Return the sum over the finished tasks and the one that is ending, `(units,)` a layer.
 
         Args:
-            state: What the earlier tasks left; stays as it is.
-            newest: The record of the task that ends; without importance it adds nothing.
+            state: What the earlier tasks left; it is not changed.
+            newest: The record of the task that is ending; without importance it adds nothing.
         """
         if not newest.importance:
             return dict(state.summed_importance)

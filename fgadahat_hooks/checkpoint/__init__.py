@@ -1,16 +1,29 @@
-"""A session in a folder: tensors in safetensors files, everything else in a JSON manifest."""
+"""A session in a folder on disk: tensors in safetensors files, everything else in a JSON manifest.
 
-from fgadahat_hooks.checkpoint.fingerprint import describe, refuse_another
+`save` writes and reads the folder; `state` is a session's state as plain data, `extra` and `restore` are what the loop
+saves beside it; `folder`, `manifest` and `plain` are the file format. To store one more thing of a session, add it to
+`state.dump_state` and `state.load_state`, and its type to `state_form`. Nothing is pickled; `session` is not imported.
+"""
+
+from fgadahat_hooks.checkpoint.fingerprint import class_name, refuse_other_model
 from fgadahat_hooks.checkpoint.restore import restore_extra
-from fgadahat_hooks.checkpoint.save import Contents, library_version, read_plain_extra, read_session, save_session
+from fgadahat_hooks.checkpoint.save import (
+    Contents,
+    library_version,
+    read_plain_extra,
+    read_session,
+    save_session,
+    saved_spec,
+)
 
 __all__ = [
     "Contents",
-    "describe",
+    "class_name",
     "library_version",
     "read_plain_extra",
     "read_session",
-    "refuse_another",
+    "refuse_other_model",
     "restore_extra",
     "save_session",
+    "saved_spec",
 ]

@@ -1,4 +1,7 @@
-"""What further traces taught of the unit graph, as plain data and back: a session that goes on must know it too."""
+"""What further traces added to the unit graph, as plain data and back: a resumed session needs it too.
+
+In a saved state the key is `ways`, as in the folders of earlier releases; the word here is execution path.
+"""
 
 from __future__ import annotations
 
@@ -8,38 +11,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.graph.tracing.extend import united
+from fgadahat_hooks.graph.tracing.extend import merge_into_graph
 from fgadahat_hooks.graph.unit_graph import InputMap
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
+_KEY = "ways"
+
 
 def dump_paths(sequence: TaskSequence) -> dict[str, Any]:
-    """Return the unit graph's inputs and whole layers if they are not those of the first trace alone."""
+    """Return the unit graph's input maps and `whole` layers; empty if no trace after the first has changed them."""
     sequence.retrace_pending()
     if sequence.branches is None or not sequence.branches.grown:
         return {}
-    maps = {name: {**vars(inputs)} for name, inputs in sequence.attached.graph.inputs.items()}
-    return {
-        "ways": {"inputs": maps, "whole": [n for n, layer in sequence.attached.graph.layers.items() if layer.whole]}
-    }
+    graph = sequence.attached.graph
+    maps = {name: {**vars(inputs)} for name, inputs in graph.inputs.items()}
+    return {_KEY: {"inputs": maps, "whole": [n for n, layer in graph.layers.items() if layer.mixed_weight]}}
 
 
 def path_problems(sequence: TaskSequence, state: Mapping[str, Any]) -> Iterator[str]:
     """Compare a saved graph with the model; one that does not fit would protect the wrong entries."""
-    ways = state.get("ways")
-    if ways is None:
+    saved = state.get(_KEY)
+    if saved is None:
         return
-    yield from (
-        f"layer '{n}' of the unit graph has no gate" for n in ways["whole"] if n not in sequence.attached.graph.layers
-    )
+    graph = sequence.attached.graph
+    yield from (f"layer '{n}' of the unit graph has no gate" for n in saved["whole"] if n not in graph.layers)
     features = {name: kind.inputs(module) for name, (module, kind) in sequence.attached.readers().items()}
-    for name, inputs in ways["inputs"].items():
-        if not _fits(inputs, features.get(name), sequence.attached.graph.total_units):
+    for name, inputs in saved["inputs"].items():
+        if not _fits(inputs, features.get(name), graph.total_units):
             yield f"the inputs of layer '{name}' in the unit graph do not fit"
 
 
 def _fits(inputs: Mapping[str, Any], features: int | None, units: int) -> bool:
-    """Return whether a map has the right form; `features` is None for a layer that the session has not seen run."""
+    """Return whether an input map is well-formed; `features` is None for a layer that this session has not traced."""
     count, live, pairs = inputs["features"], inputs["live"], [inputs["feature"], inputs["unit"]]
     pairs += [] if inputs["group"] is None else [inputs["group"]]
     if live.dtype is not torch.bool or not all(_is_index(t, pairs[0]) for t in pairs):
@@ -53,8 +56,8 @@ def _is_index(t: Tensor, like: Tensor) -> bool:
 
 
 def load_paths(sequence: TaskSequence, state: Mapping[str, Any]) -> None:
-    """Let the session's unit graph hold for the saved one's forwards too."""
-    ways = state.get("ways")
-    if ways is not None and sequence.branches is not None:
-        maps = {name: InputMap(**inputs) for name, inputs in ways["inputs"].items()}
-        sequence.branches.adopt(united(sequence.attached.graph, maps, ways["whole"]))
+    """Extend the session's unit graph so that it holds for the saved session's forwards too."""
+    saved = state.get(_KEY)
+    if saved is not None and sequence.branches is not None:
+        maps = {name: InputMap(**inputs) for name, inputs in saved["inputs"].items()}
+        sequence.branches.adopt(merge_into_graph(sequence.attached.graph, maps, saved["whole"]))

@@ -1,4 +1,4 @@
-"""The files of a saved session: written so that a crash at any point leaves the save before it, read with distrust."""
+"""The files of a saved session: a crash while saving leaves the previous save valid; reading checks every file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from fgadahat_hooks.errors import CheckpointError, DamagedCheckpointError
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 30
 FILE_NAME = r"^(session|extra)-[0-9a-f]{16}\.safetensors$"
-"""What a manifest may name: nothing outside the folder, and nothing that `session.save` did not write."""
-_OURS = re.compile(rf"{FILE_NAME}|^manifest-[0-9a-f]{{16}}\.tmp$")
+"""File names that a manifest may refer to: inside the folder, and of the form that `session.save` writes."""
+_OWN_FILES = re.compile(rf"{FILE_NAME}|^manifest-[0-9a-f]{{16}}\.tmp$")
 _CHUNK = 1 << 20
 
 
 class Written(NamedTuple):
-    """A file that is on disk: its name, its bytes and their SHA-256."""
+    """A file on disk: its name, its size in bytes and its SHA-256."""
 
     name: str
     size: int
@@ -36,10 +36,10 @@ class Written(NamedTuple):
 
 
 class Saving:
-    """One save: new files first, then the manifest in one step, then the old files go.
+    """One save: writes new files, replaces the manifest atomically, then removes the old files.
 
     Attributes:
-        id: Sixteen hexadecimal digits that no other save has.
+        id: Sixteen random hexadecimal digits that identify the save.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,19 +48,19 @@ class Saving:
         self._folder = folder
         self._new: list[str] = []
 
-    def tensors(self, part: str, tensors: Mapping[str, Tensor]) -> Written:
-        """Write a file of tensors, down to the disk."""
+    def write_tensors(self, part: str, tensors: Mapping[str, Tensor]) -> Written:
+        """Write a file of tensors and flush it to disk."""
         name = f"{part}-{self.id}.safetensors"
         self._new.append(name)
         (self._folder / name).touch(exist_ok=False)
-        mode = (self._folder / name).stat().st_mode  # as the user's umask says; safetensors has a stricter one
+        mode = (self._folder / name).stat().st_mode  # that of the user's umask; safetensors sets a stricter one
         save_file(dict(tensors), self._folder / name)
         (self._folder / name).chmod(mode)
         sync(self._folder / name)
         return Written(name, (self._folder / name).stat().st_size, digest(self._folder / name))
 
     def commit(self, manifest: bytes) -> None:
-        """Let the manifest take the place of the old one; until that moment the old save is the valid one."""
+        """Replace the manifest; until that moment the old save is the valid one."""
         name = f"manifest-{self.id}.tmp"
         self._new.append(name)
         with (self._folder / name).open("wb") as file:
@@ -68,19 +68,19 @@ class Saving:
         sync(self._folder / name)
         sync_folder(self._folder)
         for new in self._new:
-            (self._folder / new).stat()  # someone may have taken them away
+            (self._folder / new).stat()  # raises if another process has removed it
         (self._folder / name).replace(self._folder / MANIFEST)
         sync_folder(self._folder)
 
-    def clean(self, keep: set[str]) -> None:
-        """Remove what no manifest names: files of the save before, and what crashes left."""
+    def remove_old_files(self, keep: set[str]) -> None:
+        """Remove the files that the manifest does not name: those of the previous save and of interrupted ones."""
         for file in self._folder.iterdir():
-            if _OURS.match(file.name) and file.name not in keep:
+            if _OWN_FILES.match(file.name) and file.name not in keep:
                 with suppress(OSError):
                     file.unlink()
 
-    def drop(self) -> None:
-        """Remove what this save has written, unless the manifest has taken its place: then it is the valid one."""
+    def discard(self) -> None:
+        """Remove what this save has written, unless its manifest is already in place: then it is the valid save."""
         with suppress(OSError):
             if self.id.encode() in (self._folder / MANIFEST).read_bytes():
                 return
@@ -91,19 +91,19 @@ class Saving:
 
 @contextmanager
 def saving(folder: Path) -> Iterator[Saving]:
-    """Make the folder, keep other savers out, and take everything back if the block raises.
+    """Create the folder and lock it for one save; remove what the block has written if it raises.
 
     Raises:
         CheckpointError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, alone=True):
+        with _locked(folder, exclusive=True):
             save = Saving(folder)
             try:
                 yield save
             except BaseException:
-                save.drop()
+                save.discard()
                 raise
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -114,7 +114,7 @@ def saving(folder: Path) -> Iterator[Saving]:
 
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
-    """Keep savers out while the folder is read.
+    """Lock the folder against saves while it is read.
 
     Raises:
         CheckpointError: It is no folder, or cannot be read.
@@ -123,7 +123,7 @@ def reading(folder: Path) -> Iterator[None]:
         what = "a file" if folder.exists() else "nothing"
         raise CheckpointError(f"Expected {str(folder)!r} to be the folder of a saved session, but found {what} there.")
     try:
-        with _locked(folder, alone=False):
+        with _locked(folder, exclusive=False):
             yield
     except OSError as error:
         raise CheckpointError(
@@ -133,8 +133,8 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Hold a lock on the folder itself; one that a process held is free when it has died. Windows has no such locks."""
+def _locked(folder: Path, *, exclusive: bool) -> Iterator[None]:
+    """Hold a lock on the folder itself, released when the process ends. There is none on Windows."""
     if sys.platform == "win32":
         yield
         return
@@ -143,14 +143,14 @@ def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # file systems without locks
-            fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
 
 
 def sync(file: Path) -> None:
-    """Bring a file down to the disk."""
+    """Flush a file to disk."""
     handle = os.open(file, os.O_RDWR)
     try:
         os.fsync(handle)
@@ -159,7 +159,7 @@ def sync(file: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder down to the disk, where a system can."""
+    """Flush the entries of a folder to disk; does nothing on Windows."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -180,11 +180,11 @@ def digest(file: Path) -> str:
 
 
 def read_manifest(folder: Path) -> bytes:
-    """Return the manifest as it is on disk.
+    """Return the bytes of the manifest.
 
     Raises:
-        CheckpointError: There is none.
-        DamagedCheckpointError: It is no plain file, or too large.
+        CheckpointError: There is no manifest.
+        DamagedCheckpointError: It is not a regular file, or too large.
     """
     file = folder / MANIFEST
     try:
@@ -202,8 +202,8 @@ def read_manifest(folder: Path) -> bytes:
     return file.read_bytes()
 
 
-def damage(folder: Path, expected: Written) -> str | None:
-    """Say what is wrong with a file that a manifest names, None if nothing is."""
+def file_problem(folder: Path, expected: Written) -> str | None:
+    """Return what is wrong with a file that a manifest names, None if nothing is."""
     file = folder / expected.name
     try:
         found = file.lstat()
@@ -217,14 +217,14 @@ def damage(folder: Path, expected: Written) -> str | None:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """Return the tensors of a file, on the CPU, in memory of their own.
+    """Return the tensors of a file, on the CPU, each in its own memory.
 
     Raises:
-        DamagedCheckpointError: It is no such file.
+        DamagedCheckpointError: It is not a safetensors file.
     """
     try:
         with safe_open(folder / name, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  # it is no dict
+            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  # it is not a dict
     except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise DamagedCheckpointError(
             f"Expected '{name}' to be a file of tensors, but it is not ({error}). Nothing was changed. Take another "

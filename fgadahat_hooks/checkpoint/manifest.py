@@ -1,4 +1,4 @@
-"""What stands in the manifest, and how it is read: JSON that may hold anything until it has been checked."""
+"""The fields of the manifest, and how it is read: JSON that may hold anything until it has been checked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fgadahat_hooks.checkpoint.folder import FILE_NAME
+from fgadahat_hooks.checkpoint.problems import listed, validation_problems
 from fgadahat_hooks.errors import CheckpointError, DamagedCheckpointError, NewerFormatError
 
 FORMAT = "fgadahat_hooks"
 VERSION = 1
-"""Raised when an older release could not read what a newer one writes; what is below must stay readable."""
-_SHOWN = 10
+"""To be increased when older releases can no longer read what is written; lower versions must stay readable."""
 
 _Count = Annotated[int, Field(ge=0)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -42,7 +42,7 @@ class TensorEntry(_Part):
 
 
 class ModelEntry(_Part):
-    """What tells one model from another; the class is for people to read."""
+    """What distinguishes one model from another; the class name is for people to read."""
 
     class_name: str
     tensors: list[TensorEntry]
@@ -51,7 +51,7 @@ class ModelEntry(_Part):
 
 
 class SessionEntry(_Part):
-    """The model's values, the session's state and the inputs it was traced with, as JSON that refers to tensors."""
+    """The model's values, the session's state and the inputs of the trace, as JSON that refers to tensors by key."""
 
     file: FileEntry
     model: dict[str, JsonValue]
@@ -60,7 +60,7 @@ class SessionEntry(_Part):
 
 
 class ExtraEntry(_Part):
-    """What belongs to the loop: optimizers and the like, and random numbers."""
+    """What belongs to the training loop: optimizers and the like, and states of random numbers."""
 
     file: FileEntry
     values: dict[str, JsonValue]
@@ -69,7 +69,7 @@ class ExtraEntry(_Part):
 
 
 class Manifest(_Part):
-    """All of it."""
+    """The whole manifest. `about` holds the `RunMetadata`; the key is that of earlier releases."""
 
     format: Literal["fgadahat_hooks"]
     version: Literal[1]
@@ -81,11 +81,11 @@ class Manifest(_Part):
     spec: dict[str, JsonValue]
     session: SessionEntry
     extra: ExtraEntry
-    about: dict[str, JsonValue] | None = None  # for looking at the run; loading it needs nothing of this
+    about: dict[str, JsonValue] | None = None  # for inspection only; loading does not need it
     sha256: _Digest
 
     def as_bytes(self) -> bytes:
-        """Return the file, with its own checksum in it."""
+        """Return the content of the file, with its own checksum in it."""
         content = self.model_dump(mode="python")
         content["sha256"] = _checksum(content)
         lines = (f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items())
@@ -96,11 +96,11 @@ def parse(raw: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        CheckpointError: It is none of this library.
+        CheckpointError: It is not a manifest of this library.
         NewerFormatError: A newer release wrote it.
-        DamagedCheckpointError: It was changed, or is not whole; names all that is wrong.
+        DamagedCheckpointError: It was changed, or is incomplete; names all problems.
     """
-    content = _json(raw)
+    content = _parse_json(raw)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
             "Expected the manifest of a saved session, but the file is something else. Nothing was changed. Choose the "
@@ -116,7 +116,7 @@ def parse(raw: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except (ValidationError, RecursionError) as error:
-        _refuse(error)
+        _report_invalid(error)
     if _checksum(content) != manifest.sha256:
         raise DamagedCheckpointError(
             "Expected the manifest as it was written, but it does not match its checksum: something in it was changed. "
@@ -125,26 +125,27 @@ def parse(raw: bytes) -> Manifest:
     return manifest
 
 
-def _refuse(error: ValidationError | RecursionError) -> NoReturn:
-    found = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
-    said = [f"{'.'.join(map(str, one['loc']))[:80]}: {one['msg']}" for one in found[:_SHOWN]]
-    more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+def _report_invalid(error: ValidationError | RecursionError) -> NoReturn:
     raise DamagedCheckpointError(
-        "Expected a whole manifest, but it is not. Nothing was changed. Take another copy of the folder.\n  "
-        + "\n  ".join(said or ["it is nested too deeply"])
-        + more
+        "Expected a whole manifest, but it is not. Nothing was changed. Take another copy of the folder."
+        + listed(validation_problems(error))
     ) from error
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """Return the SHA-256 of all but the checksum itself, however the file is laid out."""
+    """Return the SHA-256 of everything but the checksum itself, whatever the layout of the file."""
     body = {key: value for key, value in content.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
-def _json(raw: bytes) -> Any:
+def _parse_json(raw: bytes) -> Any:
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_once, parse_constant=_number, parse_float=_number)
+        return json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_with_unique_keys,
+            parse_constant=_finite_number,
+            parse_float=_finite_number,
+        )
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise DamagedCheckpointError(
             f"Expected the manifest to be JSON, but it cannot be read ({str(error)[:200]}). Nothing was changed. Take "
@@ -152,14 +153,14 @@ def _json(raw: bytes) -> Any:
         ) from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key comes twice")
     return found
 
 
-def _number(text: str) -> float:
+def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is no finite number")

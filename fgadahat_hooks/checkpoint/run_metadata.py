@@ -1,4 +1,7 @@
-"""What a saved run tells those who look at it without the model: plan, capacity after each task, the last proof."""
+"""What a save holds for those who inspect the run without its model: plan, capacity after each task, the last proof.
+
+In the manifest it is stored under the key `about`, as in the folders of earlier releases.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from fgadahat_hooks.verify import VerifyReport
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What there is to tell beside masks and importances.
+    """What can be shown of a run beside its masks and importances.
 
     Attributes:
-        plan: What is gated where, and how every tensor is protected; None if nobody wrote it down.
-        after: For each finished task, in their order, what was left when it had ended; may be empty.
+        plan: What is gated where, and how every tensor is protected; None if it was not saved.
+        after: Capacity and rates after each finished task, in order of the tasks; may be empty.
         verified: What the last proof found; None if there was none.
     """
 
@@ -27,14 +30,14 @@ class RunMetadata:
     verified: VerifyReport | None = None
 
 
-def to_json(known: RunMetadata) -> dict[str, Any]:
-    """Return it as JSON."""
-    found: dict[str, Any] = TypeAdapter(RunMetadata).dump_python(known, mode="json")
+def to_json(metadata: RunMetadata) -> dict[str, Any]:
+    """Return the metadata as JSON."""
+    found: dict[str, Any] = TypeAdapter(RunMetadata).dump_python(metadata, mode="json")
     return found
 
 
 def from_json(value: Any) -> RunMetadata:
-    """Read what `to_json` returned; None, as earlier releases wrote, tells nothing.
+    """Read what `to_json` returned; empty metadata for None, which earlier releases wrote.
 
     Raises:
         pydantic.ValidationError: It is something else.

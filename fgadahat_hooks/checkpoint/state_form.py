@@ -1,4 +1,4 @@
-"""What a saved state must look like before anything in it is used."""
+"""The form that a saved state must have before anything in it is used: keys, types, and sizes that agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
+
+from fgadahat_hooks.checkpoint.problems import validation_problems
 
 _Id = Annotated[str, Field(min_length=1)] | int
 _Classes = Annotated[int, Field(ge=1)] | None
@@ -42,7 +44,7 @@ class _Running(_Part):
     embeddings: _Tensors
 
 
-class _Map(_Part):
+class _InputMap(_Part):
     features: _Count
     live: Tensor
     feature: Tensor
@@ -50,8 +52,8 @@ class _Map(_Part):
     group: Tensor | None
 
 
-class _Ways(_Part):
-    inputs: dict[str, _Map]
+class _ExecutionPaths(_Part):
+    inputs: dict[str, _InputMap]
     whole: list[str]
 
 
@@ -67,20 +69,20 @@ class _State(_Part):
     frozen: list[str]
     callbacks: dict[str, dict[str, Any]]
     running: _Running | None
-    ways: _Ways | None = None
+    ways: _ExecutionPaths | None = None  # the key that saved files have
 
 
 def form_problems(state: Mapping[str, Any]) -> list[str]:
-    """Return what is not as it should be, each with its place; the first kind of problem found, completely."""
+    """Return what is wrong with a state's form, each with its place: wrong types, or else sizes that disagree."""
     try:
         _State.model_validate(dict(state))
     except (ValidationError, RecursionError) as error:
-        found = error.errors(include_url=False, include_input=False) if isinstance(error, ValidationError) else []
-        return [f"{'.'.join(map(str, one['loc']))[:80]}: {one['msg']}" for one in found] or ["it is nested too deeply"]
-    return [*_ids(state), *_units(state)]
+        return validation_problems(error)
+    return [*_duplicates(state), *_units(state)]
 
 
-def _ids(state: Mapping[str, Any]) -> Iterator[str]:
+def _duplicates(state: Mapping[str, Any]) -> Iterator[str]:
+    """Find ids of tasks and names of layers that occur twice."""
     ids = [task["id"] for task in state["tasks"]]
     ids += [state["running"]["id"]] if state["running"] else []
     yield from (f"task {task!r} comes twice" for task in dict.fromkeys(ids) if ids.count(task) > 1)
@@ -89,7 +91,7 @@ def _ids(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _units(state: Mapping[str, Any]) -> Iterator[str]:
-    """Look at whatever has one value a unit: a complete set of layers, the right numbers of units."""
+    """Check whatever has one value per unit: that no layer is missing, and the number of units of each."""
     units = {layer["name"]: layer["units"] for layer in state["layers"]}
     for task in state["tasks"]:
         yield from _per_unit(task["masks"], units, f"masks of task {task['id']!r}", torch.bool)

@@ -1,4 +1,8 @@
-"""The command line: `fgadahat-hooks`, or `python -m fgadahat_hooks`."""
+"""The command line: `fgadahat-hooks`, or `python -m fgadahat_hooks`.
+
+One command a file, with its helpers beside it; to add one, write its function and list it in `app.py`. A command parses
+arguments and prints; what it computes lives in the library. Heavy imports belong inside the command's function.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line and leave the process: status 0 if all is well, 2 for a wrong call or spec, else 1."""
+    """Run the command line and exit: status 0 on success, 2 for a wrong call or spec, 1 for any other failure."""
     try:
         from fgadahat_hooks.cli.app import app
     except ModuleNotFoundError as error:

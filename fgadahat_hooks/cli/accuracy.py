@@ -1,4 +1,4 @@
-"""An accuracy matrix in a file."""
+"""Read an accuracy matrix from a file."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from fgadahat_hooks.errors import BadCallError
 
 
 def read_accuracy(file: Path) -> Any:
-    """Read rows of accuracies, 0 to 1: JSON lists with null, or CSV with empty cells, where nothing was measured.
+    """Read rows of accuracies, 0 to 1; JSON null and an empty CSV cell mean that nothing was measured.
 
     Raises:
-        BadCallError: The file holds something else.
-        OSError: It cannot be read.
+        BadCallError: The file is not JSON or CSV of that form.
+        OSError: The file cannot be read.
     """
     suffix = file.suffix.lower()
     if suffix not in (".json", ".csv"):
         raise BadCallError(f"Expected accuracies in a file that ends in .json or .csv, but got {file.name!r}.")
     text = file.read_text(encoding="utf-8-sig")
     if suffix == ".csv":
-        return [_row(row, number, file) for number, row in enumerate(csv.reader(text.splitlines()), 1) if row]
+        return [_parse_row(row, number, file) for number, row in enumerate(csv.reader(text.splitlines()), 1) if row]
     try:
         return json.loads(text)
     except ValueError as error:
         raise BadCallError(f"Expected valid JSON in {str(file)!r}, but it is not ({error}).") from None
 
 
-def _row(cells: list[str], number: int, file: Path) -> list[float | None]:
+def _parse_row(cells: list[str], number: int, file: Path) -> list[float | None]:
     try:
         return [float(cell) if cell.strip() else None for cell in cells]
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The commands, put together. Each has its file; what it needs is imported when it runs."""
+"""The Typer application with all commands. Each command has its file and imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from fgadahat_hooks.cli.convert import convert
+from fgadahat_hooks.cli.errors import ErrorReportingGroup
 from fgadahat_hooks.cli.inspect import inspect
 from fgadahat_hooks.cli.plan import plan
 from fgadahat_hooks.cli.report import report
 from fgadahat_hooks.cli.schema import schema
-from fgadahat_hooks.cli.told import ToldGroup
 from fgadahat_hooks.cli.validate import validate
 
 app = typer.Typer(
-    cls=ToldGroup,
+    cls=ErrorReportingGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         import fgadahat_hooks
 
         typer.echo(f"fgadahat-hooks {fgadahat_hooks.__version__}")
@@ -34,7 +34,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and leave.")
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error, not its message alone.")

@@ -1,4 +1,4 @@
-"""CLArena's arguments and their homes in a spec: data, without behaviour.
+"""CLArena's arguments and their places in a spec: data without behaviour.
 
 Names and defaults are those of the constructors of `HAT`, `AdaHAT` and `FGAdaHAT` in `clarena.cl_algorithms`.
 """
@@ -9,22 +9,22 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 REQUIRED: Any = object()
-"""The default of an argument that has none."""
+"""Marks an argument without a default."""
 
 
 class Argument(NamedTuple):
-    """One argument of a reference class.
+    """One argument of a CLArena class.
 
     Attributes:
-        home: Where its value goes in a spec.
-        default: The reference's default; `REQUIRED` if it has none.
-        only: Where the value counts: `(path, value)` of the choice it belongs to; always if empty.
-        choices: What the class takes, if that is less than a spec takes.
+        spec_path: Where its value goes in a spec, `block.key`.
+        default: CLArena's default; `REQUIRED` if it has none.
+        requires: `(path, value)` of the choice under which the value is used; always if empty.
+        choices: Values that the class accepts, if fewer than a spec accepts.
     """
 
-    home: str
+    spec_path: str
     default: Any = REQUIRED
-    only: tuple[str, str] | tuple[()] = ()
+    requires: tuple[str, str] | tuple[()] = ()
     choices: tuple[str, ...] = ()
 
 
@@ -73,26 +73,26 @@ ALGORITHMS: Mapping[str, Mapping[str, Argument]] = {
 }
 """Each algorithm's arguments."""
 
-FIXED: Mapping[str, Mapping[str, Any]] = {
+FIXED_VALUES: Mapping[str, Mapping[str, Any]] = {
     "HAT": {"adjustment.apply_to": "gradient"},
     "AdaHAT": {"adjustment.apply_to": "gradient"},
     "FGAdaHAT": {"adjustment.mode": "fg_adahat", "adjustment.apply_to": "gradient"},
 }
-"""What the class itself says, beside its arguments."""
+"""Values that follow from the class itself, not from an argument."""
 
 HEADS: Mapping[str, str] = {"HeadsTIL": "per_task", "HeadDIL": "shared", "HeadsDIL": "shared"}
-"""Modes of heads by the class of `heads`."""
+"""`heads.mode` by the class of `heads`."""
 
-ELSEWHERE: Mapping[str, str] = {
+NOT_IN_SPEC: Mapping[str, str] = {
     "backbone": "your own model, passed to fgadahat_hooks.attach(model, spec)",
     "optimizer": "your own optimizer: task.protect(optimizer)",
     "lr_scheduler": "your own loop",
     "non_algorithmic_hparams": "nothing here depends on it",
 }
-"""Arguments that no spec holds, and where they go."""
+"""Arguments that have no place in a spec, and where they go instead."""
 
 HYDRA = ("_args_", "_convert_", "_partial_", "_recursive_")
-"""Keys that are Hydra's, not the class's."""
+"""Keys of Hydra, which are not arguments of the class."""
 
 DIFFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -132,4 +132,4 @@ DIFFERENCES: tuple[tuple[tuple[str, ...], str], ...] = (
         "alone.",
     ),
 )
-"""What differs on purpose, and for which algorithms."""
+"""Deliberate differences from CLArena, with the algorithms that they concern."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fgadahat_hooks.cli.consoles import err
+from fgadahat_hooks.cli.output import stderr
 
 if TYPE_CHECKING:
     from fgadahat_hooks.cli.clarena import Converted
@@ -50,12 +50,12 @@ def convert(
     if output is None:
         typer.echo(text, nl=False)
         return
-    dump_spec(to_spec(converted.spec), output)  # says what is wrong with the name, or the folder
+    dump_spec(to_spec(converted.spec), output)  # raises if the name or the folder is wrong
     if output.suffix.lower() != ".json":
         output.write_text(text, encoding="utf-8")
-    err().print(f"Wrote {output}, from the arguments of {converted.algorithm}.", soft_wrap=True)
+    stderr().print(f"Wrote {output}, from the arguments of {converted.algorithm}.", soft_wrap=True)
     for note in converted.notes:
-        err().print(f"  - {note}", soft_wrap=True)
+        stderr().print(f"  - {note}", soft_wrap=True)
 
 
 def _header(converted: Converted, name: str, schema: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Example inputs from what the command line says of them: shapes, names and dtypes."""
+"""Example inputs from the shapes, names and dtypes given on the command line."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DTYPES = {
 
 
 def make_inputs(shapes: Sequence[str], dtypes: Sequence[str], batch: int) -> tuple[Tensor, ...] | dict[str, Tensor]:
-    """Make one tensor a shape, `(batch, *shape)`: normal numbers, or ones where the dtype is whole or bool.
+    """Make one tensor a shape, `(batch, *shape)`: normal noise, or ones for integer and bool dtypes.
 
     Args:
         shapes: `3,224,224`, or `name=3,224,224` for a keyword argument of the forward.
-        dtypes: None for float, one for all inputs, or one for each.
+        dtypes: Empty for float, one for all inputs, or one for each.
         batch: Number of samples.
 
     Raises:
-        BadCallError: Something in them cannot be read.
+        BadCallError: A shape, a name or a dtype is not valid.
     """
     if len(dtypes) not in (0, 1, len(shapes)):
         raise BadCallError(
@@ -38,8 +38,8 @@ def make_inputs(shapes: Sequence[str], dtypes: Sequence[str], batch: int) -> tup
         )
     kinds = [dtypes[0] if len(dtypes) == 1 else dtypes[i] if dtypes else "float" for i in range(len(shapes))]
     generator = torch.Generator().manual_seed(0)
-    named = [_named(text) for text in shapes]
-    tensors = [_tensor(_sizes(s, batch), kind, generator) for (_, s), kind in zip(named, kinds, strict=True)]
+    named = [_split_name(text) for text in shapes]
+    tensors = [_make_tensor(_parse_shape(s, batch), kind, generator) for (_, s), kind in zip(named, kinds, strict=True)]
     names = [name for name, _ in named]
     if not any(names):
         return tuple(tensors)
@@ -50,12 +50,12 @@ def make_inputs(shapes: Sequence[str], dtypes: Sequence[str], batch: int) -> tup
     return dict(zip(names, tensors, strict=True))
 
 
-def _named(text: str) -> tuple[str, str]:
+def _split_name(text: str) -> tuple[str, str]:
     name, equals, shape = text.partition("=")
     return (name.strip(), shape) if equals else ("", text)
 
 
-def _sizes(text: str, batch: int) -> tuple[int, ...]:
+def _parse_shape(text: str, batch: int) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise BadCallError(
@@ -65,7 +65,7 @@ def _sizes(text: str, batch: int) -> tuple[int, ...]:
     return (batch, *map(int, parts))
 
 
-def _tensor(sizes: tuple[int, ...], kind: str, generator: torch.Generator) -> Tensor:
+def _make_tensor(sizes: tuple[int, ...], kind: str, generator: torch.Generator) -> Tensor:
     if kind not in DTYPES:
         raise BadCallError(f"Expected --dtype among {', '.join(DTYPES)}, but got {kind!r}.{suggest(kind, DTYPES)}")
     dtype = DTYPES[kind]

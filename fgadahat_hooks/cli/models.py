@@ -1,4 +1,4 @@
-"""The model that the command line names: `module:attribute` or `file.py:attribute`, imported and called."""
+"""Build the model named on the command line: import `module:attribute` or `file.py:attribute`, and call it."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ NO_DOWNLOAD: Mapping[str, object] = {
     "pretrained": False,
     "pretrained_backbone": False,
 }
-"""Optional arguments that make a factory fetch values, and what they get unless the user says otherwise."""
+"""Optional arguments that make a factory download weights, and their values unless the user sets them."""
 
 
 def make_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Import what `target` names and, unless it is a module already, call it; nothing is downloaded.
+    """Import `target` and call it, unless it is a model already; nothing is downloaded.
 
     Args:
-        target: `package.module:attribute` or `path/file.py:attribute`; the folder one stands in is looked into too.
-        arguments: Keyword arguments of the call.
+        target: `package.module:attribute` or `path/file.py:attribute`; the current folder is searched too.
+        arguments: Keyword arguments for the call.
 
     Raises:
-        BadCallError: It cannot be imported or called, or gives something else than a module.
+        BadCallError: The target cannot be imported or called, or does not return a `torch.nn.Module`.
     """
-    place, colon, attribute = target.rpartition(":")
-    if not (colon and place and attribute):
+    module_path, colon, attribute = target.rpartition(":")
+    if not (colon and module_path and attribute):
         example = ":".join(target.rsplit(".", 1)) if "." in target else "torchvision.models:resnet18"
         raise BadCallError(
             f"Expected --model as MODULE:NAME or FILE.py:NAME, but got {target!r}. For example: {example}."
         )
-    with _here_on_the_path(), redirect_stdout(sys.stderr):  # standard output is the plan's
-        with _without_collecting():
-            module = _module(place)
-        return _called(_attribute(module, place, attribute), target, arguments)
+    with _current_folder_on_path(), redirect_stdout(sys.stderr):  # standard output is reserved for the plan
+        with _garbage_collection_off():
+            module = _import_module(module_path)
+        return _build_model(_resolve_attribute(module, module_path, attribute), target, arguments)
 
 
 def read_arguments(pairs: Iterable[str], text: str | None) -> dict[str, Any]:
     """Return keyword arguments from `name=value` pairs and a JSON object; pairs win.
 
-    A value is JSON (`true`, `[2, 2]`), a Python literal (`None`, `(2, 2)`), or else text.
+    A value is read as JSON (`true`, `[2, 2]`), else as a Python literal (`None`, `(2, 2)`), else as text.
 
     Raises:
-        BadCallError: Something in them cannot be read.
+        BadCallError: A pair or the JSON text is not valid.
     """
-    arguments = _from_json(text) if text is not None else {}
+    arguments = _parse_json(text) if text is not None else {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise BadCallError(f"Expected --arg as name=value, but got {pair!r}. For example: --arg num_classes=10.")
-        arguments[name] = _value(value)
+        arguments[name] = _parse_value(value)
     return arguments
 
 
-def _from_json(text: str) -> dict[str, Any]:
+def _parse_json(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -80,7 +80,7 @@ def _from_json(text: str) -> dict[str, Any]:
     return found
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
@@ -90,8 +90,8 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _here_on_the_path() -> Iterator[None]:
-    """Look into the current folder first, as `python` does and an installed command does not."""
+def _current_folder_on_path() -> Iterator[None]:
+    """Search the current folder first, as `python` does and an installed command does not."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -102,8 +102,8 @@ def _here_on_the_path() -> Iterator[None]:
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Let no garbage be looked for: a large library is imported in two thirds of the time."""
+def _garbage_collection_off() -> Iterator[None]:
+    """Switch garbage collection off: importing a large library then takes two thirds of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -113,19 +113,19 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _module(place: str) -> ModuleType:
+def _import_module(path: str) -> ModuleType:
     try:
-        return _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        return _import_file(Path(path)) if path.endswith(".py") else importlib.import_module(path)
     except BadCallError:
         raise
     except Exception as error:
         raise BadCallError(
-            f"Expected --model to name a module that can be imported, but {place!r} raised {type(error).__name__}: "
+            f"Expected --model to name a module that can be imported, but {path!r} raised {type(error).__name__}: "
             f"{error}. It must be installed, or be in the current folder."
         ) from error
 
 
-def _from_file(file: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     if not file.is_file():
         raise BadCallError(f"Expected --model to name a file, but there is none at {str(file)!r}.")
     spec = spec_from_file_location(file.stem, file)
@@ -141,48 +141,48 @@ def _from_file(file: Path) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, place: str, path: str) -> Any:
+def _resolve_attribute(module: ModuleType, module_path: str, dotted: str) -> Any:
     found: Any = module
-    for name in path.split("."):
+    for name in dotted.split("."):
         if not hasattr(found, name):
             public = [known for known in dir(found) if not known.startswith("_")]
             raise BadCallError(
-                f"Expected --model to name something in {place}, but it has no {name!r}.{suggest(name, public)}"
+                f"Expected --model to name something in {module_path}, but it has no {name!r}.{suggest(name, public)}"
             )
         found = getattr(found, name)
     return found
 
 
-def _called(found: Any, target: str, arguments: Mapping[str, Any]) -> nn.Module:
-    if isinstance(found, nn.Module):
+def _build_model(factory: Any, target: str, arguments: Mapping[str, Any]) -> nn.Module:
+    if isinstance(factory, nn.Module):
         if arguments:
             raise BadCallError(
-                f"Expected no arguments, because {target} is a model already, but got {_said(arguments)}."
+                f"Expected no arguments, because {target} is a model already, but got {_as_call(arguments)}."
             )
-        return found
-    if not callable(found):
+        return factory
+    if not callable(factory):
         raise BadCallError(
-            f"Expected --model to name a class or a function, but {target} is an object of class {_class(found)}."
+            f"Expected --model to name a class or a function, but {target} is an object of class {_class_of(factory)}."
         )
-    given = {**_kept_offline(found), **arguments}
+    keywords = {**_offline_defaults(factory), **arguments}
     try:
-        model = found(**given)
+        model = factory(**keywords)
     except Exception as error:
         raise BadCallError(
-            f"Expected {target} to build a model from ({_said(given)}), but it raised {type(error).__name__}: {error}. "
-            "Pass its arguments with --arg name=value or --model-args."
+            f"Expected {target} to build a model from ({_as_call(keywords)}), but it raised "
+            f"{_class_of(error)}: {error}. Pass its arguments with --arg name=value or --model-args."
         ) from error
     if not isinstance(model, nn.Module):
         raise BadCallError(
-            f"Expected {target} to return a torch.nn.Module, but it returned an object of class {_class(model)}."
+            f"Expected {target} to return a torch.nn.Module, but it returned an object of class {_class_of(model)}."
         )
     return model
 
 
-def _kept_offline(factory: Any) -> dict[str, object]:
+def _offline_defaults(factory: Any) -> dict[str, object]:
     try:
         parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # built in, without a signature
+    except (TypeError, ValueError):  # a built-in without a signature
         return {}
     return {
         name: value
@@ -191,9 +191,9 @@ def _kept_offline(factory: Any) -> dict[str, object]:
     }
 
 
-def _class(value: object) -> str:
+def _class_of(value: object) -> str:
     return type(value).__name__
 
 
-def _said(arguments: Mapping[str, Any]) -> str:
+def _as_call(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

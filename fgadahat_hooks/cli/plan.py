@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fgadahat_hooks.cli.consoles import out, write
+from fgadahat_hooks.cli.output import stdout, write_plain
 from fgadahat_hooks.errors import TraceError
 
 
@@ -64,22 +64,22 @@ def plan(
     """
     from fgadahat_hooks.cli.spec_source import read_spec
 
-    checked = read_spec(spec)  # before the model, which may take a while
+    attach_spec = read_spec(spec)  # before the model, which may take long to import
 
     from fgadahat_hooks.cli.inputs import make_inputs
     from fgadahat_hooks.cli.models import make_model, read_arguments
     from fgadahat_hooks.cli.plan_tables import print_plan
-    from fgadahat_hooks.protection.plan import plan as make_plan
+    from fgadahat_hooks.protection.planning import plan as make_plan
 
     keywords = read_arguments(arguments or (), model_args)
     tensors = make_inputs(inputs, dtype or (), batch)
     try:
-        found = make_plan(make_model(model, keywords), checked, tensors)
+        result = make_plan(make_model(model, keywords), attach_spec, tensors)
     except TraceError as error:
         raise TraceError(f"{error} On the command line they come from --input, --dtype and --batch.") from error
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
-    elif out().is_terminal:
-        print_plan(found)
+        typer.echo(json.dumps(asdict(result), indent=2))
+    elif stdout().is_terminal:
+        print_plan(result)
     else:
-        write(str(found))
+        write_plain(str(result))

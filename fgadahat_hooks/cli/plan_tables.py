@@ -5,34 +5,34 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from fgadahat_hooks.cli.consoles import out, table
+from fgadahat_hooks.cli.output import new_table, stdout
 from fgadahat_hooks.protection.plan import Plan, layer_rows, leak_lines, regate_lines, tensor_rows
 
 _COLOURS = {"gated": "green", "per_task": "cyan", "frozen": "blue", "shared": "bold red"}
 _WIDE = 110
-"""Columns of a terminal that has room for all columns of the table."""
+"""Terminal width from which all columns of the table are shown."""
 
 
 def print_plan(plan: Plan) -> None:
     """Print a plan: layers, tensors by protection, what can leak."""
-    console = out()
+    console = stdout()
     rows = layer_rows(plan)
     narrow = console.width < _WIDE
-    console.print(_table([row[:-1] for row in rows] if narrow else rows, right=(2, 4, 5)))
+    console.print(_coloured_table([row[:-1] for row in rows] if narrow else rows, right=(2, 4, 5)))
     if narrow:
         text = f"Who feeds each layer is shown in a terminal of {_WIDE} columns or more, and by --json."
         console.print(text, style="dim")
     for line in regate_lines(plan):
         console.print(line, style="dim")
     console.print()
-    console.print(_table(tensor_rows(plan), right=(2, 3)))
+    console.print(_coloured_table(tensor_rows(plan), right=(2, 3)))
     console.print()
     for line in leak_lines(plan):
         console.print(line, style="yellow" if plan.leaks else "green")
 
 
-def _table(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Table:
-    found = table(rows[0], right)
+def _coloured_table(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Table:
+    table = new_table(rows[0], right)
     for first, *others in rows[1:]:
-        found.add_row(Text(first, style=_COLOURS.get(first, "")), *others)
-    return found
+        table.add_row(Text(first, style=_COLOURS.get(first, "")), *others)
+    return table

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fgadahat_hooks.cli.accuracy import read_accuracy
-from fgadahat_hooks.cli.consoles import out
+from fgadahat_hooks.cli.output import stdout
 
 
 def report(
@@ -39,6 +39,6 @@ def report(
 
     rows = None if accuracy is None else read_accuracy(accuracy)
     written = write_report(run, output, accuracy=rows)
-    out().print(f"Wrote {written}", soft_wrap=True)
+    stdout().print(f"Wrote {written}", soft_wrap=True)
     if show:
         webbrowser.open(Path(written).resolve().as_uri())

@@ -1,4 +1,4 @@
-"""A saved run as plain data, for programs that read `inspect --json`."""
+"""A saved run as plain data: what `inspect --json` prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgadahat_hooks.verify import VerifyReport
 
 
 def run_data(summary: RunSummary) -> dict[str, Any]:
-    """Return what `inspect` shows; tasks are a list in the order they were learnt, as ids need not be text."""
+    """Return what `inspect` shows; tasks are a list in learning order, because ids need not be strings."""
     use = summary.unit_use()
     tasks = [
         {
@@ -37,7 +37,7 @@ def run_data(summary: RunSummary) -> dict[str, Any]:
 
 
 def _rows(matrix: Tensor) -> list[list[float | None]]:
-    """Return rows with None for NaN, which JSON has not."""
+    """Return rows with None for NaN, which JSON does not have."""
     return [[None if value != value else value for value in row] for row in matrix.tolist()]
 
 

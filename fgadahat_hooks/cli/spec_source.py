@@ -1,4 +1,4 @@
-"""The spec that a command is given: a file, or a preset by its name."""
+"""The spec argument of a command: a file, or the name of a preset."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def read_spec(source: str) -> AttachSpec:
 
     Raises:
         SpecError: The file has problems.
-        UnknownNameError: There is no such preset.
-        BadCallError: The number of tasks is none.
+        UnknownNameError: No preset has that name.
+        BadCallError: The number of tasks is not a number.
     """
     if not source.startswith(PRESET):
         return load_spec(source)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fgadahat_hooks.cli.consoles import out
-from fgadahat_hooks.cli.told import WRONG, tell
+from fgadahat_hooks.cli.errors import WRONG, report_error
+from fgadahat_hooks.cli.output import stdout
 from fgadahat_hooks.errors import SpecError
 
 
@@ -25,14 +25,14 @@ def validate(
     """
     from fgadahat_hooks.spec.files import load_spec
 
-    bad = 0
+    invalid = 0
     for path in specs:
         try:
             load_spec(path)
         except SpecError as error:
-            tell(error)
-            bad += 1
+            report_error(error)
+            invalid += 1
         else:
-            out().print(f"ok  {path}", soft_wrap=True)
-    if bad:
+            stdout().print(f"ok  {path}", soft_wrap=True)
+    if invalid:
         raise typer.Exit(WRONG)

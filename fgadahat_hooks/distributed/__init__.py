@@ -1,4 +1,5 @@
-"""Several processes that train one model: what the ranks share, and how wrapped or sharded models are refused.
+"""Several processes that train one model: collectives over the ranks, and checks for wrapped or sharded models.
 
-What belongs here knows torch.distributed and tensors. It knows no gate, no spec and no task.
+Code in this folder knows torch.distributed and tensors, but no gates, specs or tasks. A new collective belongs in
+`ranks`, a new wrapper to refuse in `wrappers`.
 """

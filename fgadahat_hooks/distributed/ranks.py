@@ -1,6 +1,6 @@
-"""Several processes that train one model: what they share, and what must be the same on all of them.
+"""Collectives for several processes that train one model: a weighted mean, a broadcast and a check for equality.
 
-Everything here works on the default process group and does nothing, at no cost, where there is none.
+All work on the default process group; without one, or with a single process, they do nothing.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch.utils import _pytree as pytree
 from fgadahat_hooks.errors import RanksDifferError
 
 _SHOWN = 5
-"""How many tensors an error names."""
+"""How many tensor names an error lists."""
 
 
-def active() -> bool:
+def is_distributed() -> bool:
     """Return whether this process is one of several in a process group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def mean_over_ranks(values: Tensor, samples: float, data: Any = None) -> Tensor:
-    """Return the mean of a vector over the ranks, weighted by how many samples each has seen: one `all_reduce`.
+    """Return the mean of a vector over the ranks, weighted by each rank's number of samples: one `all_reduce`.
 
-    The sum is made in double precision, so that a value that is the same on all ranks stays the same bits.
+    The sum is in double precision, so that a value that is the same on all ranks keeps its bits.
 
     Args:
-        values: One vector, as long on every rank.
-        samples: Number of samples that this rank's values come from; 0 if not known.
-        data: A batch whose samples are counted then.
+        values: A vector, of the same length on every rank.
+        samples: Number of samples that this rank's values come from; 0 if unknown.
+        data: A batch, whose samples are counted if `samples` is 0.
     """
-    if not active():
+    if not is_distributed():
         return values
     weight = samples or _batch_size(data)
     weighted = torch.cat([values.double() * weight, torch.full_like(values[:1], weight, dtype=torch.double)])
@@ -49,9 +49,9 @@ def _batch_size(data: Any) -> int:
     return 1 if first is None else max(1, first.shape[0])
 
 
-def share_first(tensors: Iterable[Tensor]) -> None:
-    """Write the first rank's values into the tensors of all ranks, in place: one `broadcast`."""
-    if not active():
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
+    """Copy the first rank's values into the tensors of all ranks, in place: one `broadcast`."""
+    if not is_distributed():
         return
     tensors = list(tensors)
     if not tensors:
@@ -66,19 +66,19 @@ def share_first(tensors: Iterable[Tensor]) -> None:
 
 
 def check_equal(values: Mapping[str, Tensor | None], what: str, remedy: str) -> None:
-    """Compare tensors over all ranks by the sum of their bits: one `all_gather` of one number a tensor.
+    """Compare tensors across ranks by the sum of their bits: one `all_gather` of one number per tensor.
 
-    All ranks see the same numbers, so that all of them raise or none does.
+    All ranks compare the same numbers, so that either all of them raise or none does.
 
     Args:
-        values: The same names on every rank; None counts as a value of its own.
+        values: The same names on every rank; None is equal only to None.
         what: What the tensors are, in the plural, for the message.
-        remedy: What to do about it.
+        remedy: What the user can do, for the message.
 
     Raises:
-        RanksDifferError: Some of them differ; names them.
+        RanksDifferError: Some tensors differ; the message names them.
     """
-    if not active() or not values:
+    if not is_distributed() or not values:
         return
     mine = torch.stack([_digest(value).cpu() for value in values.values()])
     mine = mine.to(_device(mine))
@@ -99,7 +99,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _digest(value: Tensor | None) -> Tensor:
-    """Return the sum of a tensor's bits read as integers: exact in whatever order it is summed."""
+    """Return the sum of a tensor's bits read as integers; integer sums do not depend on their order."""
     if value is None:
         return torch.tensor(-1)
     dense = value.detach().coalesce().values() if value.is_sparse else value.detach()
@@ -112,7 +112,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 
 
 def _device(tensor: Tensor) -> torch.device:
-    """Return where the process group can reach a tensor: NCCL reaches nothing in main memory."""
+    """Return a device on which the process group can use a tensor: NCCL cannot use CPU tensors."""
     if tensor.device.type == "cpu" and dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return tensor.device

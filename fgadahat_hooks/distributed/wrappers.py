@@ -1,4 +1,4 @@
-"""Wrappers that belong around an attached model, not inside it."""
+"""Checks that a model is not wrapped, compiled or sharded before it is attached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def refuse_wrapped(model: nn.Module) -> None:
     """Refuse a model that is wrapped for parallel training or compiled, or whose parameters are sharded.
 
     Raises:
-        BadCallError: Says what to attach to instead.
+        BadCallError: It is; the message names what to attach to instead.
     """
     kind = type(model).__name__
     if isinstance(model, DistributedDataParallel | DataParallel) or kind == "FullyShardedDataParallel":
@@ -30,12 +30,12 @@ def refuse_wrapped(model: nn.Module) -> None:
 
 
 def refuse_sharded(parameters: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse parameters that are spread over devices: gates and rates need whole units.
+    """Refuse parameters that are sharded over devices: gates and rates need whole units.
 
     Raises:
-        BadCallError: Names the first one.
+        BadCallError: Some are; the message names the first.
     """
-    found = sharded(parameters)
+    found = sharded_names(parameters)
     if found:
         raise BadCallError(
             f"Expected parameters that are whole on every rank, but got {len(found)} DTensor(s), first "
@@ -44,6 +44,6 @@ def refuse_sharded(parameters: Iterable[tuple[str, Tensor]]) -> None:
         )
 
 
-def sharded(parameters: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Return the names of the parameters that are spread over devices (DTensors)."""
+def sharded_names(parameters: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Return the names of the parameters that are sharded over devices (DTensors)."""
     return [name for name, parameter in parameters if getattr(parameter, "device_mesh", None) is not None]

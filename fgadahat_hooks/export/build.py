@@ -1,4 +1,4 @@
-"""From an attached model and a finished task to a plain module."""
+"""The export of a finished task: copy the model, write the masks into it, compare, and remove units if asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.export.bake import bake
-from fgadahat_hooks.export.check import outputs, refuse_changed
+from fgadahat_hooks.export.check import outputs, require_equal_outputs
 from fgadahat_hooks.export.compact import compacted
 from fgadahat_hooks.export.plain import plain_copy
 from fgadahat_hooks.export.report import ExportReport
@@ -22,21 +22,21 @@ def export(
     attached: AttachedModel,
     task: TaskId,
     record: TaskRecord,
-    alone: AbstractContextManager[None],
+    exclusive: AbstractContextManager[None],
     using: AbstractContextManager[None],
     inputs: ExampleInputs | None = None,
     *,
     compact: bool = False,
 ) -> tuple[nn.Module, ExportReport | None]:
-    """Return a plain copy of the model that computes what it computes as a finished task; see `Session.export`.
+    """Return a plain copy of the model with the outputs of a finished task; see `Session.export`.
 
     Args:
         attached: The attached model.
         task: Id of a finished task.
-        record: What that task left.
-        alone: Runs a block in which no other thread has a task's tensors in the model.
-        using: Runs a block as that task.
-        inputs: Inputs to compare both on; those of the trace when left out.
+        record: Masks and stored tensors of that task.
+        exclusive: Runs a block while no other thread has a task's tensors in the model.
+        using: Runs a block with that task's masks and tensors in the model.
+        inputs: Inputs to compare both on; the example inputs of the trace when left out.
         compact: Whether to remove dead units.
 
     Returns:
@@ -49,13 +49,13 @@ def export(
     inputs = attached.example_inputs if inputs is None else inputs
     if inputs is None:
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
-    with alone:
-        made = plain_copy(attached.model)
-    TaskTensors(made, []).enter(record.tensors, copy=True)
-    bake(made, attached.graph, record.masks)
+    with exclusive:
+        plain = plain_copy(attached.model)
+    TaskTensors(plain, []).enter(record.tensors, copy=True)
+    bake(plain, attached.graph, record.masks)
     with using:
         expected = outputs(attached.model, inputs)
-    refuse_changed(task, made, attached.graph, expected, outputs(made, inputs))
+    require_equal_outputs(task, plain, attached.graph, expected, outputs(plain, inputs))
     if not compact:
-        return made, None
-    return compacted(made, attached.graph, record.masks, inputs)
+        return plain, None
+    return compacted(plain, attached.graph, record.masks, inputs)

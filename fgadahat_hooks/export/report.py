@@ -1,18 +1,19 @@
-"""What a compact export saved, and what it had to keep."""
+"""What a compact export removed, and what it had to keep."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from fgadahat_hooks.export.choose import Cut
-from fgadahat_hooks.export.shrink import count, widths
-from fgadahat_hooks.export.slots import SlotTable
-from fgadahat_hooks.graph.tracing.forward import ExampleInputs, own_copy, run_example, untouched
+from fgadahat_hooks.export.channel_table import ChannelTable
+from fgadahat_hooks.export.selection import Candidate
+from fgadahat_hooks.graph.tracing.forward import ExampleInputs, copy_inputs, isolated_evaluation, run_example
 from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.layers import layer_type_of
 
 
 class Saved(NamedTuple):
@@ -29,16 +30,16 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What became of a model that was exported with `compact=True`; `print` it for the table.
+    """What an export with `compact=True` removed and kept; `print` it for the table.
 
     Attributes:
         parameters: Number of parameter elements.
         bytes: Bytes of all parameters and buffers.
-        flops: Floating-point operations of one forward on the inputs that were checked with.
-        removed: Number of units removed from each layer, layers of which nothing was removed left out.
-        kept: For each gated layer, why how many of the units that are off had to stay.
+        flops: Floating-point operations of one forward on the inputs compared on.
+        removed: Number of units removed from each layer; layers that lost none are left out.
+        kept: For each gated layer, the number of units that are off but had to be kept, by reason.
         difference: Largest difference of the outputs from those of the export that is not compact, on the inputs
-            checked with, relative to the largest output.
+            compared on, relative to the largest output.
         double: Whether both were compared in double precision; if not, in the model's own.
     """
 
@@ -64,45 +65,70 @@ class ExportReport:
         return {"parameters": self.parameters, "bytes": self.bytes, "flops": self.flops}
 
 
-def flops(model: nn.Module, inputs: ExampleInputs) -> int:
+def saved(before: nn.Module, after: nn.Module, inputs: ExampleInputs) -> tuple[Saved, Saved, Saved]:
+    """Return parameters, bytes and FLOPs before and after."""
+    return (
+        Saved(_num_parameters(before), _num_parameters(after)),
+        Saved(_num_bytes(before), _num_bytes(after)),
+        Saved(_flops(before, inputs), _flops(after, inputs)),
+    )
+
+
+def _num_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def _num_bytes(model: nn.Module) -> int:
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _flops(model: nn.Module, inputs: ExampleInputs) -> int:
     """Return the floating-point operations of one forward, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode  # brings triton
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton
 
     counter = FlopCounterMode(display=False)
-    with untouched(model), counter:
-        run_example(model, own_copy(inputs))
+    with isolated_evaluation(model), counter:
+        run_example(model, copy_inputs(inputs))
     return int(counter.get_total_flops())
 
 
 def removed_units(before: nn.Module, after: nn.Module) -> dict[str, int]:
     """Return how many units each layer lost."""
-    now = widths(after)
-    return {name: units - now[name] for name, units in widths(before).items() if units > now[name]}
+    now = _unit_counts(after)
+    return {name: units - now[name] for name, units in _unit_counts(before).items() if units > now[name]}
+
+
+def _unit_counts(model: nn.Module) -> dict[str, int]:
+    """Return the number of units of every layer of a known type."""
+    types = {name: (layer_type_of(module), module) for name, module in model.named_modules()}
+    return {name: kind.units(module) for name, (kind, module) in types.items() if kind is not None}
 
 
 def kept_units(
-    table: SlotTable, graph: UnitGraph, masks: Mapping[str, Tensor], gone: set[int], failed: Mapping[Cut, str]
+    table: ChannelTable,
+    graph: UnitGraph,
+    masks: Mapping[str, Tensor],
+    removed: set[int],
+    failed: Mapping[Candidate, str],
 ) -> dict[str, dict[str, int]]:
-    """Return for each gated layer why how many of its dead units stay."""
-    why = {root: reason for cut, reason in failed.items() for root in cut}
-    rows = {name: entry.outputs for entry in table.layers() for name, local in entry.owners if local == "weight"}
+    """Return for each gated layer how many of its dead units are kept, by reason."""
+    failures = {group: reason for candidate, reason in failed.items() for group in candidate}
+    outputs = {name: entry.outputs for entry in table.layers() for name, local in entry.owners if local == "weight"}
     found: dict[str, dict[str, int]] = {}
     for name in graph.layers:
-        slots = rows.get(name)
-        for slot in [] if slots is None else slots[~masks[name].bool().cpu()].tolist():
-            root = table.slots.root(slot)
-            if root not in gone:
-                reason = table.slots.reason(slot) or why.get(root, "not used in evaluation")
-                reasons = found.setdefault(name, {})
-                reasons[reason] = reasons.get(reason, 0) + 1
+        channels = outputs.get(name)
+        if channels is not None:
+            dead = channels[~masks[name].bool().cpu()]
+            reasons = Counter(_reasons(table, dead, removed, failures))
+            if reasons:
+                found[name] = dict(reasons)
     return found
 
 
-def saved(before: nn.Module, after: nn.Module, inputs: ExampleInputs) -> tuple[Saved, Saved, Saved]:
-    """Return parameters, bytes and FLOPs before and after."""
-    (parameters, size), (fewer, smaller) = count(before), count(after)
-    return (
-        Saved(parameters, fewer),
-        Saved(size, smaller),
-        Saved(flops(before, inputs), flops(after, inputs)),
-    )
+def _reasons(table: ChannelTable, dead: Tensor, removed: set[int], failures: Mapping[int, str]) -> Iterator[str]:
+    """Yield why each dead unit that is not removed is kept."""
+    for channel in dead.tolist():
+        group = table.groups.group(channel)
+        if group not in removed:
+            yield table.groups.reason(channel) or failures.get(group, "not used in evaluation")

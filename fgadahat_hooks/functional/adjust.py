@@ -1,7 +1,7 @@
-"""Adjustment rates: by what factor an update of a weight goes through (HAT, AdaHAT, FG-AdaHAT).
+"""Adjustment rates: the factor in [0, 1] by which an update of a weight is scaled (HAT, AdaHAT, FG-AdaHAT).
 
-All take values that belong to weights already, made by `aggregate` from values of units, so each rate has the shape
-of the weight (or one that broadcasts to it); for a bias the values of its own unit. A rate lies in [0, 1].
+All functions take one value a weight, computed by `aggregate` from the values of its two units, so each rate has the
+shape of the weight (or one that broadcasts to it). For a bias the values are those of its own unit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fgadahat_hooks.functional.aggregate import aggregate
 
 
 def _floating(values: Tensor) -> Tensor:
-    """Return `values`, a bool mask as numbers of the default type."""
+    """Return `values`, a bool mask converted to the default floating-point type."""
     return values if values.is_floating_point() else values.to(torch.get_default_dtype())
 
 
@@ -25,8 +25,8 @@ def _floating(values: Tensor) -> Tensor:
 def fg_adahat_rate(importance: Tensor, factor: Tensor | float, alpha: float) -> Tensor:
     """Return `a = alpha / (c A + alpha)` (FG-AdaHAT Eq. 2).
 
-    Computed as `1 / (c A / alpha + 1)`: exactly 1 where the importance is 0, whatever alpha is. (A number divided by a
-    tensor is multiplied by its reciprocal, so that `alpha / (0 + alpha)` may miss 1 by a rounding.)
+    Computed as `1 / (c A / alpha + 1)`: exactly 1 where the importance is 0, whatever alpha is. (PyTorch divides a
+    number by a tensor through the reciprocal, so `alpha / (0 + alpha)` may differ from 1 by a rounding error.)
 
     Args:
         importance: `A = Agg(I^{<t}_{l,i}, I^{<t}_{l-1,j})` >= 0 of each weight.
@@ -47,7 +47,7 @@ def filter_by_cumulative_mask(importance: Tensor, protected: Tensor) -> Tensor:
 
 
 class Scheduler(Protocol):
-    """Gives the factor `c` that multiplies the importance (FG-AdaHAT Eq. 3)."""
+    """Computes the factor `c` that multiplies the importance (FG-AdaHAT Eq. 3)."""
 
     def __call__(
         self, *, sparsity: Tensor, task: int, count: Tensor, base_linear: float, base_mask_sparsity_reg: float
@@ -105,19 +105,19 @@ def adahat_rate(count: Tensor, sparsity: Tensor, alpha: float, epsilon: float) -
         count: `min(m^{<t,sum}_{l,i}, m^{<t,sum}_{l-1,j})` of each weight: how many tasks use it.
         sparsity: `R_l` of `layer_sparsity`, a scalar.
         alpha: Adjustment intensity > 0.
-        epsilon: `eps` > 0, the strength when nothing free is taken.
+        epsilon: `eps` > 0, the strength of the protection when the task takes no free unit.
     """
     return 1 / ((sparsity + epsilon) * count / alpha + 1)
 
 
 def adahat_no_sum_rate(count: Tensor, finished: int, sparsity: Tensor, alpha: float, epsilon: float) -> Tensor:
-    """Return AdaHAT's rate without the count of users (AdaHAT Sec. 4, ablation).
+    """Return AdaHAT's rate without the count of tasks (AdaHAT Sec. 4, ablation).
 
-    A weight that any earlier task uses counts as used by all of them; one that none uses stays free.
+    A weight that any earlier task uses counts as used by all of them; a weight that no task uses stays free.
 
     Args:
         count: How many tasks use each weight; only whether it is 0 matters.
-        finished: Number of finished tasks, the constant in place of the count.
+        finished: Number of finished tasks, which replaces the count.
         sparsity: `R_l`, a scalar.
         alpha: Adjustment intensity > 0.
         epsilon: `eps` > 0.
@@ -153,7 +153,7 @@ def hat_random_rate(protected: Tensor, generator: torch.Generator | None = None)
 
     Args:
         protected: The aggregated cumulative mask of each weight.
-        generator: Source of the draw, on the device of `protected`; one draw a call, so a new one every step.
+        generator: Source of the random numbers, on the device of `protected`; every call draws new ones.
     """
     free = hat_rate(protected)
     drawn = torch.rand(free.shape, generator=generator, dtype=free.dtype, device=free.device)
@@ -169,7 +169,7 @@ def hat_const_1_rate(protected: Tensor) -> Tensor:
 
 
 def clip_by_mask(grad: Tensor, own: Tensor, inputs: Tensor | None, mode: str) -> Tensor:
-    """Return a gradient times a unit mask carried over to weights; the form of HAT Eq. 2 with any mask.
+    """Return a gradient times a unit mask aggregated to weights: HAT Eq. 2 with an arbitrary mask.
 
     Args:
         grad: Gradient of a weight or bias.

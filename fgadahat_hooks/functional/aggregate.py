@@ -19,7 +19,7 @@ AGGREGATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "max": torch.maximum,
     "mean": _mean,
 }
-"""Elementwise functions of the values of unit `i` (own) and of unit `j` of the layer before (inputs)."""
+"""Elementwise functions of the values of unit `i` (own) and of unit `j` of the previous layer (inputs)."""
 
 
 def aggregate(own: Tensor, inputs: Tensor | None, mode: str) -> Tensor:
@@ -27,8 +27,8 @@ def aggregate(own: Tensor, inputs: Tensor | None, mode: str) -> Tensor:
 
     Args:
         own: Values of the layer's own units, viewed so that they broadcast over the weight, e.g. `(out, 1)`.
-        inputs: Values of the units that feed it, e.g. `(1, in)`; absent for a bias and for a layer that reads the
-            model's input, where the own unit counts alone.
+        inputs: Values of the units that feed it, e.g. `(1, in)`; None for a bias and for a layer that reads the
+            model's input, where only the own unit counts.
         mode: `min`, `max` or `mean` (arithmetic mean of the two).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scaling of a raw importance within its layer, and what is done to it when its task ends."""
+"""Scaling of a raw importance within its layer, and the final importance of a task."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 MIN_MAX_EPSILON = 1e-8
-"""Keeps the division of Eq. 5 finite; same value as the published code, so a range far below it scales to 0."""
+"""Keeps the division of Eq. 5 finite; same value as in the published code, so a range far below it scales to 0."""
 
 
 def min_max(importance: Tensor) -> Tensor:
     """Return `(I - min I) / (max I - min I + 1e-8)` over the units of one layer (FG-AdaHAT Eq. 5), `(units,)`.
 
-    A layer whose units all have one value says nothing about their order: when the value is not 0 all of them get 1,
-    so that used units are protected, and when it is 0 all get 0. NaN and infinity are passed on as NaN, for the caller
-    to report.
+    If all units of a layer have the same value, they have no order: all of them get 1 if the value is not 0, so that
+    used units are protected, and 0 if it is 0. NaN and infinity are passed on as NaN, for the caller to report.
 
     Args:
         importance: Raw importance `I` of each unit, `(units,)`.
@@ -24,11 +23,11 @@ def min_max(importance: Tensor) -> Tensor:
     return torch.where(span == 0, (importance != 0).to(importance.dtype), (importance - low) / (span + MIN_MAX_EPSILON))
 
 
-def min_max_joined(importance: Tensor, layer: Tensor, layers: int) -> Tensor:
-    """Return `min_max` of every layer of a joined vector, in one pass over all units.
+def min_max_per_layer(importance: Tensor, layer: Tensor, layers: int) -> Tensor:
+    """Return `min_max` of every layer of a concatenated vector, in one pass over all units.
 
     Args:
-        importance: Raw importance of the units of all layers, joined, `(total units,)`.
+        importance: Raw importance of the units of all layers, concatenated, `(total units,)`.
         layer: Number of each unit's layer, `(total units,)`, integers from 0.
         layers: Number of layers.
     """
@@ -46,7 +45,7 @@ def finish_importance(total: Tensor, steps: int | Tensor, base: float, mask: Ten
         total: Sum of the scaled importance of all measured steps, `(units,)`.
         steps: Number `N` >= 1 of measured steps, one for all units or `(units,)`.
         base: Base importance `b_I` >= 0 of every unit.
-        mask: Binary mask of the task, `(units,)`, to give 0 (base included) to units outside it; absent to keep them.
+        mask: Binary mask of the task, `(units,)`: units outside it get 0, base included; None to keep all units.
     """
     mean = total / steps + base
     return mean if mask is None else mean * mask

@@ -1,4 +1,4 @@
-"""How much of the free units a task takes: the regularizer of the loss and the per-layer ratio of the rates."""
+"""What share of the free units a task takes: the regularizer of the loss and the per-layer ratio of the rates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fgadahat_hooks.errors import BadCallError
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Return `part / whole`, and 0 where `whole` is 0, with a gradient that is finite in both cases."""
-    some = whole > 0
-    return torch.where(some, part / torch.where(some, whole, 1), 0)
+    positive = whole > 0
+    return torch.where(positive, part / torch.where(positive, whole, 1), 0)
 
 
 def _taken_of_free(mask: Tensor, cumulative: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ def _taken_of_free(mask: Tensor, cumulative: Tensor) -> tuple[Tensor, Tensor]:
     return (mask * free).sum(), free.sum()
 
 
-def _shared_of_used(mask: Tensor, cumulative: Tensor) -> tuple[Tensor, Tensor]:
+def _reused_of_used(mask: Tensor, cumulative: Tensor) -> tuple[Tensor, Tensor]:
     """Return `sum m M` and `sum M` of one layer."""
     used = cumulative.to(mask.dtype)
     return (mask * used).sum(), used.sum()
@@ -37,10 +37,10 @@ def _original(masks: Sequence[Tensor], cumulative: Sequence[Tensor], budget: flo
 
 
 def _cross(masks: Sequence[Tensor], cumulative: Sequence[Tensor], budget: float) -> Tensor:
-    pairs = [_shared_of_used(m, c) for m, c in zip(masks, cumulative, strict=True)]
+    pairs = [_reused_of_used(m, c) for m, c in zip(masks, cumulative, strict=True)]
     used = torch.stack([w for _, w in pairs]).sum()
     reused = _ratio(torch.stack([p for p, _ in pairs]).sum(), used)
-    # Before any task ended there is nothing to reuse, hence nothing to punish.
+    # Before any task has ended there is nothing to reuse, hence nothing to penalise.
     unused = torch.where(used > 0, 1 - reused, 0)
     return (_original(masks, cumulative, budget) + unused) / 2
 
@@ -56,13 +56,13 @@ def regularization(
     - `original`: `R = sum_{l,i} m (1 - M) / sum_{l,i} (1 - M)`, 0 when nothing is free. No hidden lower bound on the
       number of free units.
     - `cross`: the mean of `original` and `1 - sum_{l,i} m M / sum_{l,i} M` (AdaHAT's first code), whose second part
-      rewards the use of units that earlier tasks use; it is 0 before any task ended.
+      rewards the use of units that earlier tasks use; it is 0 before any task has ended.
 
     With a budget `b` (this library's own addition) the numerator of the first ratio is
-    `sum_l max(0, sum_i m (1 - M) - b n_l)`, `n_l` units in layer `l`: what a task takes of a layer costs nothing up to
-    `b` of its units, and from there on what each further unit costs in Eq. 5. `b = 0` is Eq. 5.
+    `sum_l max(0, sum_i m (1 - M) - b n_l)`, `n_l` units in layer `l`: the first `b n_l` units that a task takes of a
+    layer cost nothing, and each further unit costs as much as in Eq. 5. `b = 0` is Eq. 5.
 
-    The spec's factor is not in it; it multiplies once, outside.
+    The spec's factor is not included; the caller multiplies by it once.
 
     Args:
         masks: Soft masks `m^t` of the running task, `(units,)` each.
@@ -86,13 +86,13 @@ def linearised_regularization(cumulative: Tensor, mode: str = "original") -> tup
     """Return `b` and `w` with `R(m) = b + w . m`: without a budget the sparsity term is affine, one product a step.
 
     Args:
-        cumulative: Masks of all earlier tasks over all units, joined, `(total units,)`.
+        cumulative: Masks of all earlier tasks over all units, concatenated, `(total units,)`.
         mode: `original` or `cross`.
     """
     with torch.enable_grad():
-        nothing = torch.zeros_like(cumulative, requires_grad=True)
-        at_zero = regularization([nothing], [cumulative], mode)
-        (slope,) = torch.autograd.grad(at_zero, nothing)
+        zeros = torch.zeros_like(cumulative, requires_grad=True)
+        at_zero = regularization([zeros], [cumulative], mode)
+        (slope,) = torch.autograd.grad(at_zero, zeros)
     return at_zero.detach(), slope
 
 

@@ -1,7 +1,7 @@
 """The nine strategies that sum the importance of finished tasks (FG-AdaHAT Eq. 4).
 
 Each maps the sum so far and the importances of all finished tasks, oldest first and the new one included, to the new
-sum. The closed form after `T` tasks is `S = sum_tau w(T, tau) I_tau`; every weight falls with `tau`, so the `decrease`
+sum. The closed form after `T` tasks is `S = sum_tau w(T, tau) I_tau`; no weight rises with `tau`, and the `decrease`
 strategies protect older tasks more. None of them changes or returns one of its arguments.
 """
 
@@ -17,9 +17,9 @@ from fgadahat_hooks.errors import BadCallError
 Strategy = Callable[..., Tensor]
 """`(previous, importances, **params) -> Tensor`, the new sum of one layer, `(units,)`.
 
-- `previous`: the sum after the task before, `(units,)`; `None` after the first task.
+- `previous`: the sum before the newest task, `(units,)`; `None` after the first task.
 - `importances`: `I_1 .. I_T` of all finished tasks, oldest first, `(units,)` each.
-- `params`: what the strategy needs besides, by keyword.
+- `params`: the strategy's own parameters, by keyword.
 """
 
 
@@ -29,20 +29,20 @@ def _newest(importances: Sequence[Tensor]) -> Tensor:
     return importances[-1]
 
 
-def _plus(previous: Tensor | None, addend: Tensor) -> Tensor:
+def _add(previous: Tensor | None, addend: Tensor) -> Tensor:
     return addend.clone() if previous is None else previous + addend
 
 
-def _weighted(importances: Sequence[Tensor], weight: Callable[[int], float]) -> Tensor:
+def _weighted_sum(importances: Sequence[Tensor], weight: Callable[[int], float]) -> Tensor:
     """Return `sum_tau w(age) I_tau`, `age = T - tau`, 0 for the newest task."""
     newest = len(importances) - 1
-    total = _newest(importances) * _number(weight, 0)
+    total = _newest(importances) * _float_weight(weight, 0)
     for tau, importance in enumerate(importances[:-1]):
-        total = total + importance * _number(weight, newest - tau)
+        total = total + importance * _float_weight(weight, newest - tau)
     return total
 
 
-def _number(weight: Callable[[int], float], age: int) -> float:
+def _float_weight(weight: Callable[[int], float], age: int) -> float:
     try:
         return float(weight(age))
     except OverflowError:
@@ -52,57 +52,57 @@ def _number(weight: Callable[[int], float], age: int) -> float:
         ) from None
 
 
-def _above(name: str, value: float, bound: float) -> None:
+def _require_above(name: str, value: float, bound: float) -> None:
     if not (math.isfinite(value) and value > bound):
         raise BadCallError(f"Expected `{name}` to be a finite number > {bound:g}, but got {value!r}.")
 
 
 def add_latest(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return `S + I_T`; closed form `w = 1`."""
-    return _plus(previous, _newest(importances))
+    return _add(previous, _newest(importances))
 
 
 def add_all(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return `S + sum_{tau <= T} I_tau`; closed form `w = T - tau + 1`."""
-    return _plus(previous, _weighted(importances, lambda age: 1))
+    return _add(previous, _weighted_sum(importances, lambda age: 1))
 
 
 def add_average(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return `S + (1/T) sum_{tau <= T} I_tau`; closed form `w = H_T - H_{tau-1}`, harmonic numbers."""
-    return _plus(previous, _weighted(importances, lambda age: 1) / len(importances))
+    return _add(previous, _weighted_sum(importances, lambda age: 1) / len(importances))
 
 
 def linear_decrease(previous: Tensor | None, importances: Sequence[Tensor], *, linear_step: float) -> Tensor:
     """Return the sum with `w = step (T - tau) + 1`, `step` > 0; `step = 1` is `add_all`. `previous` is not used."""
-    _above("linear_step", linear_step, 0)
-    return _weighted(importances, lambda age: linear_step * age + 1)
+    _require_above("linear_step", linear_step, 0)
+    return _weighted_sum(importances, lambda age: linear_step * age + 1)
 
 
 def quadratic_decrease(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return the sum with `w = (T - tau + 1)^2`. `previous` is not used."""
-    return _weighted(importances, lambda age: (age + 1) ** 2)
+    return _weighted_sum(importances, lambda age: (age + 1) ** 2)
 
 
 def cubic_decrease(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return the sum with `w = (T - tau + 1)^3`. `previous` is not used."""
-    return _weighted(importances, lambda age: (age + 1) ** 3)
+    return _weighted_sum(importances, lambda age: (age + 1) ** 3)
 
 
 def exponential_decrease(previous: Tensor | None, importances: Sequence[Tensor], *, exponential_rate: float) -> Tensor:
     """Return the sum with `w = rate^(T - tau + 1)`, `rate` > 1. `previous` is not used."""
-    _above("exponential_rate", exponential_rate, 1)
-    return _weighted(importances, lambda age: exponential_rate ** (age + 1))
+    _require_above("exponential_rate", exponential_rate, 1)
+    return _weighted_sum(importances, lambda age: exponential_rate ** (age + 1))
 
 
 def log_decrease(previous: Tensor | None, importances: Sequence[Tensor], *, log_base: float) -> Tensor:
     """Return the sum with `w = log_base(T - tau + 1) + 1`, base > 1. `previous` is not used."""
-    _above("log_base", log_base, 1)
-    return _weighted(importances, lambda age: math.log(age + 1, log_base) + 1)
+    _require_above("log_base", log_base, 1)
+    return _weighted_sum(importances, lambda age: math.log(age + 1, log_base) + 1)
 
 
 def factorial_decrease(previous: Tensor | None, importances: Sequence[Tensor]) -> Tensor:
     """Return the sum with `w = (T - tau + 1)!`. `previous` is not used."""
-    return _weighted(importances, lambda age: math.factorial(age + 1))
+    return _weighted_sum(importances, lambda age: math.factorial(age + 1))
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -1,5 +1,7 @@
-"""The gate of a layer, the places where it acts, and what belongs to one attached model.
+"""Gates, the sites where they act, and the state of one attached model.
 
-What belongs here is state that hooks read in a forward: gates, masks, per-task tensors, records of finished tasks. What
-happens at the events of a task is in `callbacks`; how a task begins and ends is in `tasks`.
+This folder holds what hooks read during a forward: gates, masks, per-task tensors and records of finished tasks; and
+`install`, which puts the hooks on a model. Reactions to training events are in `callbacks`, the life of a task in
+`tasks`. To add a site where a mask acts, write its hook and its `install_...` function in `sites`, and call that in
+`install`.
 """

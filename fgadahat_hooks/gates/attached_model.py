@@ -1,4 +1,4 @@
-"""What belongs to one attached model, whatever its tasks are."""
+"""The state of one attached model that does not depend on its tasks."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class AttachedModel:
         spec: What was asked for.
         gates: Gate of each gated layer.
         gate_context: What the gates share.
-        hooks: All that `detach` takes back.
+        hooks: All that `detach` undoes.
         graph: The unit graph; empty until traced.
         policies: How each tensor is protected; empty until traced.
         tensors: Access to the per-task tensors.
-        initial: Per-task tensors of norms as they were at attach.
+        initial: Per-task tensors of norms, as they were at attach.
         gated_modules: The modules that carry gates or their hooks, by name.
-        num_classes: Number of outputs of the head at attach, None without one head layer.
-        tied: Identities of head parameters that other modules use too.
+        num_classes: Number of outputs of the head at attach; None unless there is exactly one head layer.
+        tied: `id` of each head parameter that other modules use too.
         example_inputs: Inputs that the model was traced with.
         traced: Whether the unit graph is known.
-        detached: Whether the model was given back.
+        detached: Whether `detach` was called.
     """
 
     model: nn.Module
@@ -59,19 +59,19 @@ class AttachedModel:
     detached: bool = False
 
     def __post_init__(self) -> None:
-        """Start without per-task tensors; the trace tells which there are."""
+        """Start without per-task tensors; the trace finds them."""
         self.tensors = TaskTensors(self.model, [])
 
     # ---------------------------------------------------------------- checks
     def check_attached(self) -> None:
-        """Refuse to work on a model that was given back, or that lost a gate.
+        """Check that the model is still attached and has all its gates.
 
         Raises:
-            DetachedError: The session was detached, or a layer that carries a gate was replaced.
+            DetachedError: The session was detached, or a module with a gate was replaced.
         """
         if self.detached:
             raise DetachedError("The session was detached and its model given back. Call fgadahat_hooks.attach again.")
-        gone = [name for name, module in self.gated_modules.items() if _module(self.model, name) is not module]
+        gone = [name for name, module in self.gated_modules.items() if _find_module(self.model, name) is not module]
         if gone:
             raise DetachedError(
                 f"Layer '{gone[0]}' was replaced after attach ({len(gone)} in all): its gate is gone, and finished "
@@ -79,13 +79,13 @@ class AttachedModel:
             )
 
     def check_not_cast(self, cumulative: Tensor) -> None:
-        """Refuse to continue a task in another precision than it was begun in.
+        """Check that a task continues in the precision in which it began.
 
         Args:
-            cumulative: The joined mask that was made when the task began.
+            cumulative: The joined cumulative mask that was made when the task began.
 
         Raises:
-            TaskRunningError: The model was cast, or has lost its values.
+            TaskRunningError: The model was cast, or moved to the meta device.
         """
         now = next((gate.embedding for gate in self.gates.values()), cumulative)
         if now.dtype != cumulative.dtype or now.is_meta:
@@ -96,31 +96,31 @@ class AttachedModel:
 
     # ---------------------------------------------------------------- views
     def frozen_names(self) -> list[str]:
-        """Return the parameters that no task after the first may change."""
+        """Return the names of the parameters that no task after the first may change."""
         return [p.name for p in self.policies if p.protection == "frozen" and p.kind == "parameter"]
 
     def layers(self) -> dict[str, GatedLayer]:
-        """Return the gated layers with all that belongs to them, in the graph's order."""
+        """Return the gated layers with all that belongs to them, in the order of the graph."""
         out = {}
         for name, info in self.graph.layers.items():
             module = self.model.get_submodule(name)
-            kind = _kind(module)
+            kind = _layer_type(module)
             inputs = self.graph.inputs.get(name) or InputMap.all_live(kind.inputs(module))
-            reader = None if info.read is None else self.model.get_submodule(info.read)
+            reader = None if info.output_module is None else self.model.get_submodule(info.output_module)
             out[name] = GatedLayer(info, module, kind, self.gates[name], inputs, reader)
         return out
 
     def readers(self) -> dict[str, tuple[nn.Module, LayerType]]:
         """Return every layer that reads units, by name."""
         modules = {name: self.model.get_submodule(name) for name in self.graph.inputs}
-        return {name: (module, _kind(module)) for name, module in modules.items()}
+        return {name: (module, _layer_type(module)) for name, module in modules.items()}
 
     def context(self, task: TaskId, state: TaskState) -> TaskContext:
         """Return what callbacks see of a task that starts now.
 
         Args:
-            task: Its id.
-            state: The tasks that are finished.
+            task: Id of the task.
+            state: The finished tasks.
         """
         layers = self.layers()
         first = next(iter(layers.values()), None)
@@ -136,14 +136,14 @@ class AttachedModel:
         return self.graph.join(values).to(like) if values else like
 
 
-def _module(model: nn.Module, name: str) -> nn.Module | None:
+def _find_module(model: nn.Module, name: str) -> nn.Module | None:
     try:
         return model.get_submodule(name)
     except AttributeError:
         return None
 
 
-def _kind(module: nn.Module) -> LayerType:
+def _layer_type(module: nn.Module) -> LayerType:
     kind = layer_type_of(module)
     if kind is None:
         raise DetachedError(f"Expected a layer of a known type as at attach, but found {type(module).__name__}.")

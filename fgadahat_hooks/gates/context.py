@@ -1,4 +1,4 @@
-"""What callbacks are told of a task: the gated layers, and what earlier tasks left."""
+"""What callbacks see of a task: the gated layers, and the state of earlier tasks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class GatedLayer:
         module: The layer.
         kind: Its layer type.
         gate: Its gate.
-        inputs: Who feeds its inputs.
-        reader: The module whose output shows the gated units, if one does.
+        inputs: Which units feed its inputs.
+        reader: The module whose output holds the gated units, if there is one.
     """
 
     info: UnitLayer
@@ -58,14 +58,14 @@ class TaskContext:
         graph: The unit graph.
         layers: The gated layers by name, in the graph's order.
         readers: Every layer that reads gated units: module and layer type by name.
-        state: What earlier tasks left; callbacks read it and never write.
+        state: State of earlier tasks; callbacks only read it.
         cumulative: `m^{<t}` of all units, joined, `(total units,)`, numbers 0 and 1 on the model's device.
         summative: `m^{<t,sum}` of all units, joined.
-        hooks: Hooks put here live until the task ends.
+        hooks: Hooks registered here are removed when the task ends.
         model: The attached model.
-        record: The running task's record. Its masks are there at `on_task_end`; callbacks may add its importance.
-        summed_importance: What replaces the state's at the end of the task, set by a summation callback.
-        data: What the loader gave for the batch that is being trained on, None if the loop does not say.
+        record: Record of the running task. It has its masks from `on_task_end` on; callbacks may add its importance.
+        summed_importance: Replaces `state.summed_importance` at the end of the task; set by a summation callback.
+        data: What the loader gave for the current batch; None if the training loop does not pass it.
     """
 
     task: TaskId
@@ -84,15 +84,15 @@ class TaskContext:
 
     @property
     def device(self) -> torch.device:
-        """Device of the first gated layer; vectors over all units live there."""
+        """Device of the first gated layer, on which vectors over all units are kept."""
         return next(iter(self.layers.values())).weight.device if self.layers else torch.device("cpu")
 
     def soft_masks(self) -> Tensor:
-        """Return the training mask `m^t` of all units at this batch's scale, joined, without gradient."""
+        """Return the training mask `m^t` of all units at the scale of this batch, joined, without gradient."""
         gates = [layer.gate for layer in self.layers.values()]
         return torch.cat([gate.context.linearised_mask(gate)[0].to(self.device) for gate in gates])
 
     @cached_property
     def layer_of_unit(self) -> Tensor:
-        """Number of each unit's layer, `(total units,)` long, on the device."""
+        """Index of each unit's layer, `(total units,)` long, on `device`."""
         return self.graph.layer_of_unit.to(self.device)

@@ -1,6 +1,6 @@
-"""The gate: one task embedding a layer, turned into a mask.
+"""The gate: one task embedding per layer, and the mask computed from it.
 
-Where and how it acts is in `sites.py`.
+Where and how the mask acts is in `sites.py`.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from fgadahat_hooks.gates.model_lock import ModelLock
 
 
 class GateMode(Enum):
-    """What the gates of a model do now."""
+    """What all gates of a model currently do."""
 
     OPEN = "open"
-    """Nothing: no task has been learnt yet."""
+    """Pass everything: no task has been learnt yet."""
     TASK = "task"
-    """Soft gates of the running task in training, its hard mask in evaluation."""
+    """Apply the soft mask of the running task in training mode, its hard mask in evaluation mode."""
     USE = "use"
-    """Stored binary masks of a finished task."""
+    """Apply the stored binary masks of a finished task."""
     CLOSED = "closed"
-    """Refuse: tasks have been learnt and none is chosen."""
+    """Raise: tasks have been learnt and none is chosen."""
 
 
 class GateContext:
     """What all gates of one model share.
 
     Attributes:
-        mode: What the gates do now.
-        scale: Annealed gate scale `s`, a 0-dim tensor, so that changing it costs no recompilation.
+        mode: What the gates currently do.
+        scale: Annealed gate scale `s`, a 0-dim tensor, so that a change does not trigger recompilation.
         s_max: Largest scale.
-        clamp_threshold: Bound of `s e` in the gradient compensation.
-        masks: Binary masks in force in mode USE, `(units,)` a layer.
+        clamp_threshold: Bound of `|s e|` in the gradient compensation.
+        masks: Binary masks that mode USE applies, `(units,)` per layer.
         gates: All gates of the model.
-        lock: Which thread may choose a task now.
+        lock: Lets one thread at a time choose the task.
     """
 
     def __init__(self, s_max: float, clamp_threshold: float) -> None:
-        """Start open."""
+        """Start with open gates."""
         self.mode = GateMode.OPEN
         self.s_max = s_max
         self.clamp_threshold = clamp_threshold
@@ -53,7 +53,7 @@ class GateContext:
         self.masks: dict[str, Tensor] = {}
         self.gates: list[Gate] = []
         self.lock = ModelLock()
-        self._linearised: dict[str, _LinearisedMask] = {}
+        self._mask_cache: dict[str, _LinearisedMask] = {}
 
     def set_scale(self, scale: float) -> None:
         """Set the scale in the precision of the embeddings: a model in float64 keeps all its digits."""
@@ -63,36 +63,39 @@ class GateContext:
     def linearised_mask(self, gate: Gate) -> tuple[Tensor, Tensor]:
         """Return value and slope of a gate's training mask, `(units,)` each, without gradient.
 
-        They are computed for all gates together when the scale or this gate's embedding has changed: a dozen small
-        operations for the model in place of a dozen for each layer.
+        They are cached. When the scale or this gate's embedding has changed, those of all gates are computed together:
+        a dozen small operations for the whole model instead of a dozen for each layer.
         """
-        line = self._linearised.get(gate.name)
-        if line is None or not line.fits(gate.embedding, self.scale):
+        cached = self._mask_cache.get(gate.name)
+        if cached is None or not cached.is_current(gate.embedding, self.scale):
             self._refresh(gate)
-            line = self._linearised[gate.name]
-        return line.value, line.slope
+            cached = self._mask_cache[gate.name]
+        return cached.value, cached.slope
 
-    def embeddings_moved(self) -> None:
-        """Forget what was computed from the embeddings; for optimizers that write past torch's version counter."""
-        self._linearised.clear()
+    def clear_mask_cache(self) -> None:
+        """Discard the cached masks; needed after optimizers that bypass torch's version counter."""
+        self._mask_cache.clear()
 
     @contextmanager
-    def fixed(self) -> Iterator[None]:
-        """Run the block with the masks that the running task's gates have now, as constants."""
+    def constant_masks(self) -> Iterator[None]:
+        """Run the block with the running task's current masks as constants; without a running task, change nothing."""
         if self.mode is not GateMode.TASK:
             yield
             return
         masks = {gate.name: mask.detach() for gate in self.gates if (mask := gate.mask()) is not None}
-        with self.acting(GateMode.USE, masks):
+        with self.override(GateMode.USE, masks):
             yield
 
-    def opened(self) -> AbstractContextManager[None]:
-        """Run the block with open gates, as before the first task: for a trial run between two tasks."""
-        return self.acting(GateMode.OPEN, {})
+    def open_gates(self) -> AbstractContextManager[None]:
+        """Run the block with open gates, as before the first task: for a trial forward between two tasks."""
+        return self.override(GateMode.OPEN, {})
 
     @contextmanager
-    def acting(self, mode: GateMode, masks: dict[str, Tensor]) -> Iterator[None]:
-        """Wait until no other thread uses the model, then run the block with a mode and masks, `(units,)` a layer."""
+    def override(self, mode: GateMode, masks: dict[str, Tensor]) -> Iterator[None]:
+        """Wait until no other thread uses the model, then run the block in `mode` with `masks`, `(units,)` per layer.
+
+        Mode and masks are restored afterwards, also on an error.
+        """
         with self.lock.hold():
             before = (self.mode, self.masks)
             try:
@@ -102,6 +105,7 @@ class GateContext:
                 self.mode, self.masks = before
 
     def _refresh(self, gate: Gate) -> None:
+        """Compute the masks of all gates whose embeddings have the device and dtype of this gate's."""
         like = gate.embedding
         together = [g for g in self.gates if g.embedding.device == like.device and g.embedding.dtype == like.dtype]
         together = together if gate in together else [gate]
@@ -111,36 +115,37 @@ class GateContext:
         value, slope = linearised_mask(joined, self.scale, self.s_max, self.clamp_threshold)
         sizes = [g.embedding.numel() for g in together]
         for g, v, d in zip(together, value.split(sizes), slope.split(sizes), strict=True):
-            self._linearised[g.name] = _LinearisedMask(g.embedding._version, self.scale, v, d)
+            self._mask_cache[g.name] = _LinearisedMask(g.embedding._version, self.scale, v, d)
 
 
 class _LinearisedMask(NamedTuple):
-    """A training mask as it was for one scale and one version of an embedding."""
+    """A training mask, linearised at one scale and one version of the embedding."""
 
     version: int
     scale: Tensor
     value: Tensor
     slope: Tensor
 
-    def fits(self, embedding: Tensor, scale: Tensor) -> bool:
+    def is_current(self, embedding: Tensor, scale: Tensor) -> bool:
         same_place = self.value.device == embedding.device and self.value.dtype == embedding.dtype
         return self.scale is scale and self.version == embedding._version and same_place
 
 
 class Gate(nn.Module):
-    """The task embedding of one layer and the mask it gives.
+    """The task embedding of one layer and the mask computed from it.
 
-    Called on a layer's output it multiplies each unit by its mask.
+    Called on a layer's output, it multiplies each unit by its mask.
     """
 
     def __init__(self, name: str, like: Tensor, units: int, unit_axis: int, context: GateContext) -> None:
-        """Make an embedding `(units,)` beside a weight.
+        """Create the embedding `(units,)`.
 
         Args:
             name: Name of the gated layer.
-            like: A tensor whose device the embedding takes, and whose dtype unless it is a half type.
+            like: A tensor, e.g. the layer's weight. The embedding gets its device, and its dtype if that is float32 or
+                float64, else float32.
             units: Number of units.
-            unit_axis: Axis of the output that counts units, negative.
+            unit_axis: Axis of units in the output, negative.
             context: What all gates of the model share.
         """
         super().__init__()
@@ -152,7 +157,7 @@ class Gate(nn.Module):
         context.gates.append(self)
 
     def mask(self) -> Tensor | None:
-        """Return the mask `(units,)` in force now, None if gates are open.
+        """Return the mask `(units,)` that currently applies; None if gates are open.
 
         Raises:
             NoTaskError: Tasks have been learnt and this thread has chosen none.
@@ -171,7 +176,7 @@ class Gate(nn.Module):
         )
 
     def soft_mask(self) -> Tensor:
-        """Return `sigmoid(s e)` with the compensated gradient."""
+        """Return `sigmoid(s e)`; its backward compensates the gradient for the scale."""
         context = self.context
         if torch.compiler.is_compiling():
             scale = context.scale.to(self.embedding.device)
@@ -179,21 +184,21 @@ class Gate(nn.Module):
         return apply_linearised_mask(self.embedding, *context.linearised_mask(self))
 
     def hard_mask(self) -> Tensor:
-        """Return the binary mask `e > 0` as numbers."""
+        """Return the binary mask `e > 0` in the dtype of the embedding."""
         return hard_mask(self.embedding.detach()).to(self.embedding.dtype)
 
     def forward(self, output: Tensor) -> Tensor:
         """Multiply each unit of a layer's output by its mask."""
         mask = self.mask()
-        return output if mask is None else output * along(mask, output, self.unit_axis)
+        return output if mask is None else output * broadcast_along(mask, output, self.unit_axis)
 
     def extra_repr(self) -> str:
         """Show the number of units."""
         return f"{self.name}, units={self.embedding.numel()}"
 
 
-def along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
-    """Shape a mask `(units,)` so that it multiplies `output` along an axis, in its precision."""
+def broadcast_along(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+    """Cast a mask `(units,)` to the dtype of `output` and reshape it to broadcast over all its axes but `axis`."""
     shape = [1] * output.dim()
     shape[axis] = mask.numel()
     return mask.to(output.dtype).view(shape)

@@ -1,4 +1,4 @@
-"""Put gates on a model, and let each act where the unit graph says."""
+"""Put gates on a model, and install them at the sites that the unit graph names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fgadahat_hooks.errors import AlreadyAttachedError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import Gate, GateContext
 from fgadahat_hooks.gates.sites import JointGate, install_fold, install_norm, install_output
-from fgadahat_hooks.graph.trace import gateable_layers
+from fgadahat_hooks.graph.gateable import gateable_layers
 from fgadahat_hooks.graph.unit_graph import GATE, UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.spec.attach_spec import AttachSpec
 
 
 def refuse_gated(model: nn.Module) -> None:
-    """Refuse a model that carries gates.
+    """Check that a model has no gates.
 
     Raises:
-        AlreadyAttachedError: It does.
+        AlreadyAttachedError: It has.
     """
     gated = [name for name, module in model.named_modules() if isinstance(module, Gate)]
     if gated:
@@ -31,13 +31,13 @@ def refuse_gated(model: nn.Module) -> None:
 
 
 def add_gates(model: nn.Module, spec: AttachSpec, names: Iterable[str], hooks: HookSet) -> AttachedModel:
-    """Give each named layer a gate, which does nothing yet.
+    """Give each named layer a gate as a child module; it does nothing yet.
 
     Args:
         model: The user's model.
-        spec: What was asked for.
+        spec: The checked spec.
         names: Names of the layers.
-        hooks: Owns what is changed, so that it can be undone.
+        hooks: Records each change, so that it can be undone.
     """
     context = GateContext(spec.gates.s_max, spec.gates.clamp_threshold)
     layers = gateable_layers(model)
@@ -51,7 +51,7 @@ def add_gates(model: nn.Module, spec: AttachSpec, names: Iterable[str], hooks: H
 
 
 def activate_gates(attached: AttachedModel, graph: UnitGraph) -> None:
-    """Let each gate act where the trace says that it must; drop the gates of layers that turned out to be none."""
+    """Install the hooks of all gates at the sites in the graph; drop the gates of layers that are not in it."""
     model, hooks = attached.model, attached.hooks
     for name in [n for n in attached.gates if n not in graph.layers]:
         attached.gates.pop(name)
@@ -78,7 +78,7 @@ def _install_outputs_and_norms(attached: AttachedModel, graph: UnitGraph) -> Non
 
 
 def _folds(attached: AttachedModel, graph: UnitGraph) -> dict[str, list[tuple[nn.Module, Gate]]]:
-    """Return, for each module in whose forward gates act on weight rows, the layers and their gates."""
+    """Return the layers whose weight rows are gated, with their gates, by the module in whose forward that happens."""
     folds: dict[str, list[tuple[nn.Module, Gate]]] = {}
     for name, layer in graph.layers.items():
         for site in layer.sites if layer.position == "weight" else ():

@@ -1,4 +1,4 @@
-"""One thread at a time runs a model as a task it has chosen: a task's masks and tensors are in the model itself."""
+"""The model lock: a task's masks and tensors are set in the model itself, so one thread at a time may use it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import torch
 from fgadahat_hooks.errors import TaskRunningError
 
 
-class _Mine(threading.local):
-    """What each thread sees for itself."""
+class _ThreadState(threading.local):
+    """How deep the current thread is in `hold` blocks."""
 
     held = False
     depth = 0
 
 
 class ModelLock:
-    """The exclusive use of a model: a lock that a thread may take again while it holds it.
+    """Exclusive use of a model: a reentrant lock.
 
-    A copy of it, and one read from a pickle, is new: the lock belongs to one model.
+    Since a lock belongs to one model, copying or unpickling gives a new one.
     """
 
     def __init__(self) -> None:
-        """Start with nobody holding it."""
+        """Start unlocked."""
         self._lock = threading.RLock()
-        self._used = False
-        self._mine = _Mine()
+        self._ever_held = False
+        self._thread = _ThreadState()
         self._coroutines: list[object] = []
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Wait until no other thread is in such a block, then run this one.
+        """Wait until no other thread is in a `hold` block, then run the block.
 
         Raises:
-            TaskRunningError: Another coroutine of this thread is in such a block: to wait for it would take forever.
+            TaskRunningError: Another coroutine of this thread is in a `hold` block; waiting for it would deadlock.
         """
-        if in_autograd_thread():  # the thread that holds the lock waits for this one
+        if in_autograd_thread():  # the thread that called backward holds the lock and waits for this one
             yield
             return
         with self._lock:
@@ -51,34 +51,35 @@ class ModelLock:
                     "at a time. Do not await inside the block, or run the model in threads (`asyncio.to_thread`)."
                 )
             self._coroutines.append(coroutine)
-            self._mine.depth += 1
-            self._mine.held = self._used = True
+            self._thread.depth += 1
+            self._thread.held = self._ever_held = True
             try:
                 yield
             finally:
-                self._mine.depth -= 1
-                self._mine.held = self._mine.depth > 0
+                self._thread.depth -= 1
+                self._thread.held = self._thread.depth > 0
                 self._coroutines.pop()
 
     def is_mine(self) -> bool:
-        """Return whether this thread is in such a block, or nobody ever was: a copy made in a block stays as it is.
+        """Return whether this thread is in a `hold` block, or no thread ever was.
 
-        Autograd's own threads count as the one that waits for them: gradient checkpointing runs the forward there.
-        The compiler guards on what is read here, thread by thread.
+        The latter is so for a copy of a model made inside a block, which keeps the task of that block. Autograd's own
+        threads count as the thread that called backward: gradient checkpointing runs the forward in them.
+        torch.compile guards on the attributes read here, in each thread separately.
         """
-        return not self._used or self._mine.held or in_autograd_thread()
+        return not self._ever_held or self._thread.held or in_autograd_thread()
 
     def __deepcopy__(self, memo: Any) -> ModelLock:
-        """Return a new one."""
+        """Return a new lock."""
         return ModelLock()
 
     def __reduce__(self) -> tuple[type[ModelLock], tuple[()]]:
-        """Pickle nothing."""
+        """Pickle no state."""
         return ModelLock, ()
 
 
 def _coroutine() -> object:
-    """Return the coroutine that runs now, None outside of any."""
+    """Return the running asyncio task, None outside of any."""
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -86,8 +87,8 @@ def _coroutine() -> object:
 
 
 def in_autograd_thread() -> bool:
-    """Return whether this is a thread that autograd started, in the middle of a backward.
+    """Return whether this thread was started by autograd and is running a backward.
 
-    A thread that was not started from Python is a dummy to `threading`; torch tells in it which backward it works for.
+    `threading` represents a thread not started from Python by a dummy; in a backward, torch's graph task id is not -1.
     """
     return torch._C._current_graph_task_id() != -1 and isinstance(threading.current_thread(), threading._DummyThread)

@@ -1,7 +1,7 @@
-"""The places where a mask can act: a layer's output, a norm behind it, rows of a weight, a norm over many layers.
+"""The sites where a mask can act: a layer's output, the norm after it, weight rows, a norm over several layers.
 
-Hooks are module-level functions and everything they need hangs on the modules themselves, so `copy.deepcopy`,
-`pickle` and `.to()` of an attached model work, and the copy has gates of its own.
+Hooks are module-level functions and all their data are attributes of the modules, so that `copy.deepcopy`, `pickle`
+and `.to()` of an attached model work, and a copy has its own gates.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.functional.mask import apply_linearised_mask
-from fgadahat_hooks.gates.gate import Gate, GateContext, GateMode, along
+from fgadahat_hooks.gates.gate import Gate, GateContext, GateMode, broadcast_along
 from fgadahat_hooks.graph.unit_graph import GATE, InputMap
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import layer_type_of
@@ -21,22 +21,24 @@ from fgadahat_hooks.layers import layer_type_of
 _SITE = "_hat_site"
 
 
-class Masked(Protocol):
-    """What a site takes its mask from: a gate, or several."""
+class MaskSource(Protocol):
+    """What gives a site its mask: one gate, or several."""
 
     context: GateContext
 
     def mask(self) -> Tensor | None:
-        """Return the mask in force now, None if gates are open."""
+        """Return the mask that currently applies; None if gates are open."""
 
 
 class JointGate:
-    """One mask over channels that several gated layers made."""
+    """One mask over channels that come from several gated layers."""
 
     def __init__(self, gates: Sequence[Gate], channels: InputMap) -> None:
-        """Take all gates of the model in the order of the graph, and the units of each channel.
+        """Keep the gates whose units the channels are made of.
 
-        Only the gates of those units are kept.
+        Args:
+            gates: All gates of the model, in the order of the graph.
+            channels: The units of each channel.
         """
         sizes = [gate.embedding.numel() for gate in gates]
         ends = torch.tensor(sizes, device="cpu").cumsum(0)
@@ -48,10 +50,10 @@ class JointGate:
             position[int(ends[i]) - sizes[i] : int(ends[i])] = True
         unit = (position.cumsum(0) - 1)[channels.unit]
         self.channels = InputMap(channels.features, channels.live, channels.feature, unit, channels.group)
-        self._index = None if channels.group is not None else _places(self.channels, int(position.sum()))
+        self._index = None if channels.group is not None else _mask_positions(self.channels, int(position.sum()))
 
     def mask(self) -> Tensor | None:
-        """Return the mask `(channels,)`: 1 where a channel is live, else of its units the largest.
+        """Return the mask `(channels,)`: 1 for a live channel, else the largest mask of its units.
 
         Raises:
             NoTaskError: Tasks have been learnt and this thread has chosen none.
@@ -67,7 +69,7 @@ class JointGate:
         return found[:, 0] if found.shape[1] == 1 else found.amax(1)
 
     def _joined(self) -> Tensor | None:
-        """Return the gates' masks in one line, in training with a few operations for all of them."""
+        """Return the masks of all gates, concatenated; in training they are computed together in a few operations."""
         soft = self.context.mode is GateMode.TASK and all(gate.training for gate in self.gates)
         if soft and not torch.compiler.is_compiling():
             values, slopes = zip(*(self.context.linearised_mask(gate) for gate in self.gates), strict=True)
@@ -78,18 +80,18 @@ class JointGate:
         return torch.cat(masks) if masks else None
 
 
-def _places(channels: InputMap, one: int) -> Tensor:
-    """Return where each channel finds its units' masks, `(channels, most units of one)`, repeated to fill the row.
+def _mask_positions(channels: InputMap, one: int) -> Tensor:
+    """Return the positions of each channel's units in the joined masks, `(channels, most units of any channel)`.
 
-    A live channel finds `one`, the place behind all masks.
+    Channels with fewer units repeat theirs. All positions of a live channel are `one`, the position after the masks.
     """
     counts = channels.feature.bincount(minlength=channels.features)
     first = counts.cumsum(0) - counts
     steps = torch.arange(max(int(counts.max()), 1), device="cpu")
     order = channels.feature.argsort(stable=True)
     units = torch.cat([channels.unit[order], torch.tensor([one], device="cpu")])
-    place = first[:, None] + steps.remainder(counts.clamp(min=1)[:, None])
-    return torch.where(channels.live[:, None], one, units[place.clamp(max=len(order))])
+    index = first[:, None] + steps.remainder(counts.clamp(min=1)[:, None])
+    return torch.where(channels.live[:, None], one, units[index.clamp(max=len(order))])
 
 
 # ------------------------------------------------------------------ the gate on the layer's own output
@@ -101,22 +103,22 @@ def gate_output(module: nn.Module, _: Any, output: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------ gates folded into parameters
 class FoldSite:
-    """At one module: parameters that are replaced by gated ones while its forward runs.
+    """Replaces parameters by gated ones while the forward of one module, the host, runs.
 
-    The replacement is a plain attribute that hides the parameter of the same name; the parameter stays registered, so
-    optimizers, `state_dict` and gradients see only the original.
+    The replacement is a plain attribute that shadows the parameter of the same name; the parameter stays registered,
+    so that optimizers, `state_dict` and gradients see only the original.
     """
 
-    def __init__(self, folds: Sequence[tuple[nn.Module, Masked]]) -> None:
-        """Take layers, or norms whose `weight` and `bias` have one value a unit, each with its gate."""
+    def __init__(self, folds: Sequence[tuple[nn.Module, MaskSource]]) -> None:
+        """Take pairs of a gate and a layer, or a norm whose `weight` and `bias` have one value per unit."""
         self.folds = list(folds)
         self._kinds = [layer_type_of(module) for module, _ in self.folds]
         self._hidden: list[tuple[nn.Module, str, Any]] = []
         self._marks: list[int] = []
 
     def enter(self) -> None:
-        """Hide the parameters behind gated ones."""
-        masks = [gate.mask() for _, gate in self.folds]  # first: a thread that is refused changes nothing
+        """Shadow the parameters with gated ones."""
+        masks = [gate.mask() for _, gate in self.folds]  # first, since it may raise, and then nothing must change
         self._marks.append(len(self._hidden))
         for (module, _), kind, mask in zip(self.folds, self._kinds, masks, strict=True):
             for name in ("weight", "bias"):
@@ -124,14 +126,14 @@ class FoldSite:
                 if mask is not None and parameter is not None:
                     self._hidden.append((module, name, module.__dict__.get(name)))
                     rows = mask.to(parameter.dtype)
-                    rows = rows if kind is None or name == "bias" else kind.own_view(module, rows)
+                    rows = rows if kind is None or name == "bias" else kind.unit_view(module, rows)
                     module.__dict__[name] = parameter * rows
 
     def leave(self) -> None:
-        """Show what was there before the matching `enter`."""
+        """Restore what was there before the matching `enter`."""
         context = self.folds[0][1].context
         if context.mode is GateMode.USE and not context.lock.is_mine():
-            return  # this thread was refused; what is hidden is another's
+            return  # `enter` raised in this thread; the shadowed parameters are another thread's
         mark = self._marks.pop() if self._marks else 0
         while len(self._hidden) > mark:
             module, name, before = self._hidden.pop()
@@ -142,37 +144,37 @@ class FoldSite:
 
 
 def fold_enter(module: nn.Module, _: Any) -> None:
-    """Forward pre-hook of a module with a fold site."""
+    """Forward pre-hook of the host of a fold site."""
     module.__dict__[_SITE].enter()
 
 
 def fold_leave(module: nn.Module, _: Any, __: Any) -> None:
-    """Forward hook, called also after an exception."""
+    """Forward hook of the host, also called when its forward raises."""
     module.__dict__[_SITE].leave()
 
 
 class NormSite:
-    """The gate of the layer before a norm that has no affine parameters to fold it into."""
+    """The gate of the layer before a norm without affine parameters, which it could be folded into."""
 
-    def __init__(self, gate: Masked) -> None:
-        """Take the gate."""
+    def __init__(self, gate: MaskSource) -> None:
+        """Store the gate."""
         self.gate = gate
 
 
 def gate_norm(module: nn.Module, _: Any, output: Tensor) -> Tensor:
     """Forward hook of a norm without affine parameters."""
     mask = module.__dict__[_SITE].gate.mask()
-    return output if mask is None else output * along(mask, output, 1 - output.dim())
+    return output if mask is None else output * broadcast_along(mask, output, 1 - output.dim())
 
 
 # ------------------------------------------------------------------ installation
 def install_output(hooks: HookSet, layer: nn.Module) -> None:
-    """Let the layer's gate act on its own output, before any hook of the user's sees it."""
+    """Apply a layer's gate to its own output, before the user's hooks see it."""
     hooks.forward(layer, gate_output, first=True)
 
 
-def install_norm(hooks: HookSet, norm: nn.Module, gate: Masked) -> None:
-    """Let a gate act on the output of a norm: on its affine parameters where it has them."""
+def install_norm(hooks: HookSet, norm: nn.Module, gate: MaskSource) -> None:
+    """Apply a gate to the output of a norm; through its affine parameters if it has them."""
     if norm._parameters.get("weight") is None:
         hooks.attribute(norm, _SITE, NormSite(gate))
         hooks.forward(norm, gate_norm, first=True)
@@ -180,8 +182,8 @@ def install_norm(hooks: HookSet, norm: nn.Module, gate: Masked) -> None:
         install_fold(hooks, norm, [(norm, gate)])
 
 
-def install_fold(hooks: HookSet, host: nn.Module, folds: Sequence[tuple[nn.Module, Masked]]) -> None:
-    """Let gates act on the rows of parameters while `host` runs."""
+def install_fold(hooks: HookSet, host: nn.Module, folds: Sequence[tuple[nn.Module, MaskSource]]) -> None:
+    """Apply gates to the unit axis of parameters while `host` runs."""
     hooks.attribute(host, _SITE, FoldSite(folds))
     hooks.forward_pre(host, fold_enter)
     hooks.forward(host, fold_leave, always=True, first=True)

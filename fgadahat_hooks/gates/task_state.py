@@ -1,4 +1,4 @@
-"""What is remembered across tasks: masks, importances and per-task copies of tensors."""
+"""What is kept across tasks: masks, importances and per-task copies of tensors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TaskId = Hashable
 
 @dataclass
 class TaskRecord:
-    """What one finished task left.
+    """The record of one finished task.
 
     Attributes:
         masks: Binary mask of each gated layer, `(units,)` bool.
-        tensors: Copies of the tensors that every task has for itself (heads, norms), by qualified name.
+        tensors: Copies of the per-task tensors (heads, norms), by qualified name.
         importance: Importance of each layer's units for this task, `(units,)`; empty without an importance callback.
-        num_classes: Number of outputs of the head, if the task asked for one.
+        num_classes: Number of outputs of the head, if the task set it.
     """
 
     masks: dict[str, Tensor]
@@ -37,11 +37,11 @@ class TaskRecord:
 
 @dataclass
 class InterruptedTask:
-    """What a task that has not ended needs to resume, beside the model's own values.
+    """What an unfinished task needs to resume, beside the values of the model.
 
     Attributes:
         id: The task's id.
-        num_classes: Number of outputs of the head, if the task asked for one.
+        num_classes: Number of outputs of the head, if the task set it.
         scale: Gate scale `s` of the last batch.
         annealed: Whether the scale was ever set in the task.
         steps: Number of real optimizer steps.
@@ -62,12 +62,12 @@ class InterruptedTask:
 
 @dataclass(eq=False)
 class TaskState:
-    """All finished tasks in the order they were learnt, and what follows from them.
+    """All finished tasks in the order in which they were learnt, and what is computed from them.
 
     Attributes:
-        records: One record a finished task.
-        summed_importance: What the summation strategy made of all tasks' importances, `(units,)` a layer.
-        frozen: Names of the parameters that stay as the first task left them; empty before it ends.
+        records: One record per finished task.
+        summed_importance: Importance summed over tasks by the summation strategy, `(units,)` per layer.
+        frozen: Names of the parameters that keep their values from the end of the first task; empty before it.
     """
 
     records: dict[TaskId, TaskRecord] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class TaskState:
         """Return the record of a finished task.
 
         Raises:
-            UnknownTaskError: No task of that id is finished.
+            UnknownTaskError: No task with that id is finished.
         """
         try:
             found = self.records.get(task)
@@ -98,10 +98,10 @@ class TaskState:
             )
         return found
 
-    def become(self, other: TaskState) -> None:
-        """Take over the tasks of another state; whoever holds this one sees them."""
-        for part in fields(self):
-            setattr(self, part.name, getattr(other, part.name))
+    def replace_with(self, other: TaskState) -> None:
+        """Replace the contents by those of another state, in place, so that all references to this one see them."""
+        for attribute in fields(self):
+            setattr(self, attribute.name, getattr(other, attribute.name))
 
     def cumulative_mask(self, graph: UnitGraph) -> dict[str, Tensor]:
         """Return `m^{<=t} = max_tau m^tau` of each layer, `(units,)` bool (HAT, section 2.3)."""

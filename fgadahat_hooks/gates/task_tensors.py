@@ -1,4 +1,4 @@
-"""Tensors that every task has for itself: read them out of a model and put another task's in."""
+"""The tensors that each task has for itself: reads them from a model and replaces them by another task's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fgadahat_hooks.layers import layer_type_of
 
 
 class TaskTensors:
-    """The per-task tensors of one model, found anew by name each time, since modules may be moved or cast.
+    """The per-task tensors of one model, looked up by name each time, since modules may be moved or cast.
 
-    A value of the same shape is put in through `.data`: the parameter keeps its identity, so an optimizer built once
-    stays right. A value of another shape (a head with another number of outputs) needs a new parameter, because
-    autograd remembers the shape of the old one; `renew_in` tells an optimizer that is kept.
+    A value of the same shape is set through `.data`: the parameter keeps its identity, so an optimizer built once
+    stays valid. A value of another shape (a head with another number of outputs) needs a new parameter, because
+    autograd remembers the shape of the old one; `update_optimizer` replaces it in an optimizer that is kept.
     """
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
@@ -26,7 +26,7 @@ class TaskTensors:
         self._retired: dict[int, tuple[Tensor, str]] = {}
 
     def tensor(self, name: str) -> Tensor:
-        """Return the live parameter or buffer of a name."""
+        """Return the parameter or buffer that is in the model under a name."""
         module, local = self._owner(name)
         parameter = module._parameters.get(local)
         found = parameter if parameter is not None else module._buffers.get(local)
@@ -39,20 +39,20 @@ class TaskTensors:
         return self.model.get_submodule(path), local
 
     def copy(self, earlier: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return copies of all tensors; one that equals its counterpart in `earlier` is shared, not copied."""
+        """Return copies of all tensors; those equal to their counterparts in `earlier` are shared with it."""
         out = {}
         for name in self.names:
             live = self.tensor(name).detach()
             before = None if earlier is None else earlier.get(name)
-            out[name] = before if before is not None and _same(before, live) else live.clone()
+            out[name] = before if before is not None and _identical(before, live) else live.clone()
         return out
 
     def references(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each live tensor and its data, without copying."""
+        """Return each tensor of the model and its data, without copying."""
         return {name: (live := self.tensor(name), live.data) for name in self.names}
 
     def leave(self, references: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Put back what `references` gave, the very same objects and memory."""
+        """Restore what `references` returned: the same tensor objects and the same memory."""
         for name, (live, data) in references.items():
             module, local = self._owner(name)
             if self.tensor(name) is not live:
@@ -60,9 +60,9 @@ class TaskTensors:
             live.data = data
 
     def enter(self, values: Mapping[str, Tensor], *, copy: bool) -> None:
-        """Put values in; with `copy` the live tensors own theirs, without it only buffers do.
+        """Set the values in the model: as copies if `copy` is set, else as the given tensors themselves.
 
-        Buffers are always copied: a forward in training mode writes into them.
+        Buffers are always copied, because a forward in training mode writes into them.
         """
         for name, value in values.items():
             module, local = self._owner(name)
@@ -73,7 +73,7 @@ class TaskTensors:
             self.set(name, fresh)
 
     def set(self, name: str, value: Tensor) -> None:
-        """Let the live tensor of a name have this very value, in a new parameter if the shape is another."""
+        """Set a tensor of the model to this very value, without a copy; in a new parameter if the shape differs."""
         module, local = self._owner(name)
         live = self.tensor(name)
         if live.shape == value.shape:
@@ -90,32 +90,32 @@ class TaskTensors:
             module._parameters[local] = tensor
         else:
             module._buffers[local] = tensor
-        _tell_size(module, local)
+        _update_sizes(module, local)
 
-    def renew_in(self, optimizer: Optimizer) -> None:
-        """Give an optimizer kept from an earlier task the live parameters in place of retired ones."""
+    def update_optimizer(self, optimizer: Optimizer) -> None:
+        """Replace retired parameters by the current ones in an optimizer kept from an earlier task."""
         for group in optimizer.param_groups:
-            for place, parameter in enumerate(group["params"]):
+            for index, parameter in enumerate(group["params"]):
                 if id(parameter) in self._retired:
                     live = self.tensor(self._retired[id(parameter)][1])
-                    group["params"][place] = live
-                    _hand_over(optimizer, parameter, live)
+                    group["params"][index] = live
+                    _move_optimizer_state(optimizer, parameter, live)
 
 
-def _hand_over(optimizer: Optimizer, retired: Tensor, live: Tensor) -> None:
-    """Keep a state of the live parameter's shape: it was loaded, before the optimizer knew of that parameter."""
+def _move_optimizer_state(optimizer: Optimizer, retired: Tensor, live: Tensor) -> None:
+    """Drop the state of a retired parameter, or move it if it has the live one's shape, i.e. was loaded for that."""
     state = optimizer.state.pop(retired, {})
     shapes = {v.shape for v in state.values() if isinstance(v, Tensor) and v.dim() > 0}
     if shapes == {live.shape}:
         optimizer.state[live] = state
 
 
-def _tell_size(module: nn.Module, local: str) -> None:
-    """Keep a layer's own record of its number of outputs true."""
+def _update_sizes(module: nn.Module, local: str) -> None:
+    """Update a layer's attributes such as `out_features` after its weight was replaced."""
     kind = layer_type_of(module) if local == "weight" else None
     if kind is not None:
-        kind.tell_sizes(module)
+        kind.update_sizes(module)
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _identical(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

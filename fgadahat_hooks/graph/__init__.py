@@ -1,5 +1,5 @@
-"""From a model to its unit graph: which layers are gated, which units feed which inputs, how each tensor is protected.
+"""From a model to its `UnitGraph`: which layers are gated, which units feed which inputs, how each tensor is protected.
 
-What belongs here looks at a model and changes nothing. The engine that traces a forward is in `graph.tracing`; no gate
-is made here.
+Everything here inspects a model and changes nothing; gates are made in `gates`. Start with `trace.py`; `unit_graph.py`
+is the result. The engine that follows a forward is in `graph.tracing`; rules for more ATen operations belong there.
 """

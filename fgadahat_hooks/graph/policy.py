@@ -1,4 +1,4 @@
-"""How each parameter and buffer that is not a gated weight is kept from forgetting."""
+"""How each parameter and buffer of a model is protected from later tasks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class TensorPolicy:
 
     Attributes:
         name: Its qualified name.
-        owner: Name of the module it belongs to.
+        owner: Name of the module that it belongs to.
         kind: Whether it is a parameter or a buffer.
-        role: What it belongs to: a gated layer, a head, a norm, or the rest.
+        role: What it is part of: a gated layer, a head, a norm, or the rest.
         numel: Number of elements.
         protection: `gated` (adjustment rates), `per_task` (a copy for each task), `frozen` (after the first task), or
             `shared` (trained by every task: finished tasks may change).
-        reason: Why, in a few words.
+        reason: The reason, in a few words.
     """
 
     name: str
@@ -42,7 +42,7 @@ class TensorPolicy:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Return whether a module is a normalisation layer, torch's or anybody's."""
+    """Return whether a module is a normalisation layer, of torch or of another library."""
     known = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     if isinstance(module, known):
         return True
@@ -55,7 +55,7 @@ def _own_children(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def own_tensors(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor, bool]]:
-    """Give name, owner's name, owner, tensor and whether it is a parameter, of every tensor that is not a gate's."""
+    """Yield name, owner's name, owner, tensor, and whether it is a parameter, of every tensor that is not a gate's."""
     seen: set[int] = set()
     for owner, module in model.named_modules():
         if owner.split(".")[-1] == GATE:
@@ -78,7 +78,7 @@ def classify(model: nn.Module, graph: UnitGraph, spec: AttachSpec) -> list[Tenso
 
 
 def _head_tensors(model: nn.Module, graph: UnitGraph) -> set[int]:
-    """Return the identities of all tensors inside heads: a head may be a block, or share its weight with the body."""
+    """Return the ids of all tensors in heads: a head may be a block, or share its weight with the body."""
     modules = [model.get_submodule(head) for head in graph.heads]
     return {id(t) for module in modules for t in (*module.parameters(), *module.buffers())}
 

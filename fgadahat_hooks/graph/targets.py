@@ -1,4 +1,4 @@
-"""Which layers of a model the spec asks for."""
+"""Which layers of a model the spec selects."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from torch import nn
 
 from fgadahat_hooks.errors import NoMatchError
-from fgadahat_hooks.graph.trace import TraceRequest, gateable_layers
+from fgadahat_hooks.graph.gateable import gateable_layers
+from fgadahat_hooks.graph.trace import TraceRequest
 from fgadahat_hooks.registry import suggest
-from fgadahat_hooks.spec import patterns
 from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.spec.matching import match
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Layers to gate, by name, heads named in the spec left out.
+    """The layers to gate, without the heads that the spec names.
 
     Attributes:
-        names: In the order of `named_modules`.
+        names: Their names, in the order of `named_modules`.
         heads: Names of the head modules if the spec gives them, else None.
     """
 
@@ -32,14 +33,14 @@ class Targets:
 
 
 def find_targets(model: nn.Module, spec: AttachSpec) -> Targets:
-    """Match the spec's names with the model's.
+    """Match the patterns of the spec with the names of the model's layers.
 
     Raises:
-        MatchError: A pattern does not fit; all problems at once.
+        MatchError: A pattern matches nothing that can be gated; all problems are reported at once.
     """
     layers = gateable_layers(model)
     supported = {id(module) for module, _ in layers.values()}
-    names = patterns.match(model, spec.gates.targets, spec.gates.exclude, lambda m: id(m) in supported)
+    names = match(model, spec.gates.targets, spec.gates.exclude, lambda m: id(m) in supported)
     heads = None if spec.heads.names is None else tuple(_heads(model, spec.heads.names))
     inside = tuple(f"{head}." for head in heads or ())
     return Targets([n for n in names if n not in (heads or ()) and not n.startswith(inside)], heads)

@@ -1,8 +1,8 @@
-"""Units, producers and consumers: the pure data that tracing leaves behind.
+"""Units, producers and consumers: the result of a trace, as plain data.
 
-A *unit* is one output feature of a gated linear layer or embedding, or one output channel of a gated convolution. Units
-of all gated layers are numbered through, layer after layer in the order of execution, so that a value per unit of the
-whole model is one flat vector.
+A *unit* is one output feature of a gated linear layer or embedding, or one output channel of a gated convolution. The
+units of all gated layers are numbered consecutively, layer after layer in the order of execution, so that one value a
+unit of the whole model is one flat vector.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 GATE = "hat_gate"
-"""Name of the child module that a gated layer gets; whoever walks over a model's own modules leaves it out."""
+"""Name of the child module that a gated layer gets; it is no module of the model's own."""
 
 Position = Literal["output", "after_norm", "weight"]
 
@@ -27,13 +27,13 @@ class InputMap:
 
     Attributes:
         features: Number of input features (over all groups).
-        live: `(features,)` bool, True where the input can be non-zero whatever the gates say: fed by an ungated or
-            unknown producer.
+        live: `(features,)` bool, True where the input can be non-zero whatever the gates do: its producer is ungated or
+            unknown.
         feature: `(n,)` long, input feature of pair `k`.
         unit: `(n,)` long, model-wide number of the unit of pair `k`. A feature that is not live is exactly zero when
-            all its units are off; one with no pair and not live is always zero.
-        group: `(n,)` long, to which set of its feature pair `k` belongs, counted from 0; None where no feature has two.
-            A feature with several sets is a product: it is zero as soon as all units of one of its sets are off.
+            all its units are off; a feature that is not live and has no pair is always zero.
+        group: `(n,)` long, the set of its feature to which pair `k` belongs, counted from 0; None if no feature has two
+            sets. A feature with several sets is a product: it is zero if all units of any of its sets are off.
     """
 
     features: int
@@ -44,7 +44,7 @@ class InputMap:
 
     @classmethod
     def all_live(cls, features: int) -> InputMap:
-        """Return the map of a layer about whose inputs nothing is known."""
+        """Return the map of a layer whose inputs are all live."""
         empty = torch.empty(0, dtype=torch.long)
         return cls(features, torch.ones(features, dtype=torch.bool), empty, empty)
 
@@ -59,13 +59,13 @@ class InputMap:
         return 1.0 if self.features == 0 else float((~self.live).double().mean())
 
     def gather_max(self, values: Tensor, live_value: float | Tensor) -> Tensor:
-        """Return for each input feature the largest value of its units: METHOD's union over producers.
+        """Return for each input feature the largest value of its units: the union over its producers.
 
-        Of a feature with several sets it is the smallest of the sets' largest values.
+        For a feature with several sets, it is the smallest of the sets' largest values.
 
         Args:
-            values: One value per unit of the whole model, `(total units,)`, none negative.
-            live_value: What a live input gets. A feature with no unit at all gets 0.
+            values: One value a unit of the whole model, `(total units,)`, none negative.
+            live_value: The value of a live input. A feature that is not live and has no unit gets 0.
 
         Returns:
             `(features,)`, on the device and with the dtype of `values`.
@@ -76,7 +76,7 @@ class InputMap:
         return torch.where(live, torch.as_tensor(live_value, dtype=values.dtype, device=device), largest)
 
     def _largest(self, picked: Tensor) -> Tensor:
-        """Return the same from one value a pair, `(n,)`; 0 for a live feature."""
+        """Return the largest value of each feature, given one value a pair, `(n,)`; 0 for a feature without pairs."""
         feature = self.feature.to(picked.device)
         if self.group is None:
             return picked.new_zeros(self.features).scatter_reduce(0, feature, picked, "amax")
@@ -111,15 +111,14 @@ class UnitLayer:
         name: Dotted module name.
         units: Number of units.
         offset: Model-wide number of its first unit.
-        position: Where the gate acts: on the layer's `output`, `after_norm` (on the output of the BatchNorm that alone
-            reads the layer), or on the rows of its `weight` and bias when the forward uses them functionally.
+        position: Where the gate acts: on the layer's `output`, `after_norm` (on the output of the BatchNorms that alone
+            read the layer), or on the rows of its `weight` and bias if the forward uses them functionally.
         sites: Names of the modules at which the gate acts.
-        read: Name of the module whose output shows the gated units, with the axis that counts them; None if no module
-            output does.
-        read_axis: The axis, negative, counted from the end.
+        output_module: Name of the module whose output shows the gated units; None if no module's output does.
+        output_axis: The axis of that output that counts the units, negative.
         activation: The element-wise function that alone reads the gated output; None if there is none.
-        whole: True if the weight reaches the computation in a way that mixes its rows or columns (weight
-            standardisation, for one): then every entry counts as used by every unit.
+        mixed_weight: True if the weight is used in a way that mixes its rows or columns (weight standardisation, for
+            one): then every entry counts as used by every unit.
     """
 
     name: str
@@ -127,15 +126,15 @@ class UnitLayer:
     offset: int
     position: Position
     sites: tuple[str, ...]
-    read: str | None
-    read_axis: int
+    output_module: str | None
+    output_axis: int
     activation: Activation | None = None
-    whole: bool = False
+    mixed_weight: bool = False
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """A layer that reads units of another: `unit[k]` (counted inside the producer) feeds input `feature[k]`."""
+    """A layer that reads units of another: `unit[k]` of the producer, counted from 0, feeds input `feature[k]`."""
 
     layer: str
     unit: Tensor
@@ -144,17 +143,17 @@ class Consumer:
 
 @dataclass(frozen=True)
 class UnitGraph:
-    """All gated layers and who feeds whom.
+    """All gated layers, and which units feed which layers.
 
     Attributes:
         layers: The gated layers by name, in order of execution.
-        inputs: For every layer of a known type that the forward used, gated or not, who feeds its inputs.
+        inputs: For every layer of a known type that the forward used, gated or not, the units that feed its inputs.
         heads: Names of the layers that give the model's output.
-        regates: BatchNorms over channels that several layers made, with the units of each channel. A BatchNorm takes
-            what gates made zero to its bias; so these channels are gated again behind it.
+        regates: Norms that are gated again, with the units of each channel. A norm maps a channel that gates made zero
+            to its bias, so where a gate cannot move behind the norm, the norm's output gets a mask of its own.
         auxiliary: Those of the heads that only a forward in training mode uses.
-        paths: Which module ran right after which in the forwards that were traced in evaluation mode; each with how
-            often it had run.
+        paths: Which module ran right after which in the forwards traced in evaluation mode, each module with how often
+            it had run by then.
         training_paths: The same of forwards in training mode.
     """
 

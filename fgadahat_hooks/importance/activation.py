@@ -14,7 +14,7 @@ from fgadahat_hooks.importance.terms import activation
 class ActivationAbs(Measure):
     """`I_i = <h>_i`, the mean over batch and positions of `|h_i|` after norm, gate and activation function.
 
-    Choose it when units that fire are those that count, as after ReLU; it takes no notice of who reads them.
+    Choose it when the units that fire are the ones that matter, as after ReLU; it ignores how later layers read them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"activation"})

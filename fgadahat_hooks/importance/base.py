@@ -1,4 +1,4 @@
-"""What a measure is, what it sees, and how one is added."""
+"""The base classes of measures, the views they are given, and their registration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgadahat_hooks.layers.base import LayerType
 
 @dataclass(frozen=True, eq=False)
 class ConsumerView:
-    """One layer that reads units of the measured layer, as it is in this step.
+    """One layer that reads units of the measured layer, in the state of this step.
 
     Attributes:
         name: Dotted name of the consumer.
@@ -25,9 +25,9 @@ class ConsumerView:
         weight: Its weight before the optimizer's step.
         weight_grad: Gradient of that weight, if there is one.
         unit: Units of the measured layer, `(n,)` integers; a unit may occur several times or never.
-        feature: Input feature of the consumer that the unit beside it reaches, `(n,)` integers.
-        sums: What was summed up by input feature in this step already, by term: most consumers on a residual stream
-            read several layers, and each of these asks for the same sum.
+        feature: Input feature of the consumer that the unit at the same index reaches, `(n,)` integers.
+        sums: Sums by input feature that were already computed in this step, by term: most consumers on a residual
+            stream read several layers, and each of these needs the same sum.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ConsumerView:
 
 @dataclass(frozen=True, eq=False)
 class LayerView:
-    """One gated layer, as it is in this step; all parts belong to the same forward and backward.
+    """One gated layer, in the state of this step; all parts belong to the same forward and backward.
 
     Attributes:
         name: Dotted name of the layer.
@@ -73,8 +73,7 @@ class BaseMeasure:
 
     Attributes:
         name: Name in the registry, set by `register_measure`.
-        needs: What must be at hand: any of `weight`, `gradient`, `activation`, `signed_activation`, `consumers`,
-            `model`.
+        needs: What it reads: any of `weight`, `gradient`, `activation`, `signed_activation`, `consumers`, `model`.
         cost: Passes through the model for all layers, for the documentation.
     """
 
@@ -83,7 +82,7 @@ class BaseMeasure:
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **params: Any) -> None:
-        """Refuse every parameter; a measure that has some overrides this.
+        """Refuse every parameter; a measure with parameters overrides this.
 
         Raises:
             BadCallError: If a parameter is given.
@@ -93,18 +92,18 @@ class BaseMeasure:
             raise BadCallError(f"Measure {name!r} takes no parameters, but got {sorted(params)}. Remove them.")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a measure remembers from step to step: tensors and numbers by name."""
+        """Return what a measure keeps from step to step: tensors and numbers by name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 class Measure(BaseMeasure, ABC):
     """A measure that looks at one layer of one step; `AttributionMeasure` is the kind that runs the model again."""
 
     def centre(self, layer: str) -> Tensor | None:
-        """Return the `c` from which a layer's activations are measured, `(units,)`; 0 if None."""
+        """Return the `c` that is subtracted from a layer's activations, `(units,)`; None for 0."""
         return None
 
     @abstractmethod
@@ -123,7 +122,7 @@ def register_measure(name: str, *, force: bool = False) -> Callable[[M], M]:
         force: Whether it may replace a measure of that name.
 
     Raises:
-        BadCallError: If what is decorated is no concrete subclass of `Measure` or `AttributionMeasure`.
+        BadCallError: If the decorated object is no concrete subclass of `Measure` or `AttributionMeasure`.
         DuplicateNameError: If the name is taken and `force` is not set.
     """
 

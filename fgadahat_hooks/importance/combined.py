@@ -1,4 +1,4 @@
-"""Measures of weights or gradients times activation; all parts belong to the same step, before the update."""
+"""Measures of weights or gradients times activation; all factors belong to the same step, before the update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgadahat_hooks.importance.weight import RECIPROCAL_EPSILON
 class InputWeightAbsSumXActivationAbs(Measure):
     """`I_i = S_in(|W|)_i <h>_i` (ICU of FG-AdaHAT); not the utility of continual backprop, which reads outputs.
 
-    Choose it first: no pass of its own, steady from batch to batch, and the authors' own setting.
+    Choose it first: it needs no extra pass, is stable from batch to batch, and is the authors' own setting.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "activation"})
@@ -29,7 +29,7 @@ class InputWeightAbsSumXActivationAbs(Measure):
 class OutputWeightAbsSumXActivationAbs(Measure):
     """`I_i = S_out(|W_next|)_i <h>_i` (CU of FG-AdaHAT), continual backprop's contribution without its running mean.
 
-    Choose it when what a unit contributes to later layers is what counts.
+    Choose it when a unit's contribution to later layers is what matters.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"activation", "consumers"})
@@ -57,7 +57,7 @@ class InputWeightGradientSquareSumXActivationAbs(Measure):
 class OutputWeightGradientSquareSumXActivationAbs(Measure):
     """`I_i = S_out(G_next^2)_i <h>_i`.
 
-    Choose it like AFI, seen from the readers.
+    Choose it like AFI, but for the weights that read the unit.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "activation", "consumers"})

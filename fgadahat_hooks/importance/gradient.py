@@ -14,7 +14,7 @@ from fgadahat_hooks.importance.terms import gradient_abs, gradient_square, input
 class InputWeightGradientAbsSum(Measure):
     """`I_i = S_in(|G|)_i` (IG of FG-AdaHAT).
 
-    Choose it to protect units that the task's loss is still moving; noisy with small batches.
+    Choose it to protect units whose incoming weights the task's loss is still changing; noisy with small batches.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
@@ -28,7 +28,7 @@ class InputWeightGradientAbsSum(Measure):
 class OutputWeightGradientAbsSum(Measure):
     """`I_i = S_out(|G_next|)_i` over all consumers (OG of FG-AdaHAT).
 
-    Choose it to protect units whose readers the loss is still moving.
+    Choose it to protect units whose outgoing weights the task's loss is still changing.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "consumers"})
@@ -57,7 +57,7 @@ class InputWeightGradientSquareSum(Measure):
 class OutputWeightGradientSquareSum(Measure):
     """`I_i = S_out(G_next^2)_i` over all consumers.
 
-    Choose it like the square sum of the input weights, seen from the readers.
+    Choose it like the square sum of the input weights, but for the weights that read the unit.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "consumers"})

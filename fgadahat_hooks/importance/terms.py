@@ -1,4 +1,4 @@
-"""The terms that closed-form measures are made of: parts of a view, checked, and their sums over weights."""
+"""The terms that closed-form measures are made of: checked tensors of a view, and their sums over weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.importance.base import ConsumerView, LayerView
 
 Term = Callable[["LayerView | ConsumerView"], Tensor]
-"""Gives a weight-shaped tensor >= 0 of a layer or consumer."""
+"""Returns a weight-shaped tensor >= 0 of a layer or consumer."""
 
 
-def _full(x: Tensor) -> Tensor:
-    """Return `x` detached, in single precision when it is in half, where a square of a gradient would vanish."""
+def _at_least_single(x: Tensor) -> Tensor:
+    """Return `x` detached, and half precision as single: in half the square of a gradient would underflow."""
     x = x.detach()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
@@ -27,12 +27,12 @@ def _gradient(view: LayerView | ConsumerView) -> Tensor:
             "Measure after backward() and before the gradients are cleared, on layers that the loss depends on "
             "and that are not frozen, or use a measure without gradients."
         )
-    return _full(view.weight_grad)
+    return _at_least_single(view.weight_grad)
 
 
 def weight_abs(view: LayerView | ConsumerView) -> Tensor:
     """Return `|W|`, shape of the weight."""
-    return _full(view.weight).abs()
+    return _at_least_single(view.weight).abs()
 
 
 def gradient_abs(view: LayerView | ConsumerView) -> Tensor:
@@ -52,7 +52,7 @@ def activation(view: LayerView) -> Tensor:
             f"Expected layer {view.name!r} to have an activation, but there is none of this step. "
             "Measure after a forward through this layer."
         )
-    return _full(view.activation)
+    return _at_least_single(view.activation)
 
 
 def input_sum(view: LayerView, term: Term) -> Tensor:
@@ -64,20 +64,20 @@ def output_sum(view: LayerView, term: Term) -> Tensor:
     """Return `S_out`: the term of the weights that read each unit, summed over all consumers, `(units,)`.
 
     Raises:
-        CapabilityError: If no consumer is known; a sum of 0 would leave the layer unprotected in silence.
+        CapabilityError: If no consumer is known; a sum of 0 would silently leave the layer unprotected.
     """
     if not view.consumers:
         raise CapabilityError(
             f"Layer {view.name!r} has no known consumer, so its output weights cannot be measured. "
             "Use a measure of its input weights, gradients or activation."
         )
-    total, *others = (_by_unit(consumer, term, view.units) for consumer in view.consumers)
-    for part in others:
-        total = total + part.to(total)
+    total, *others = (_consumer_sum(consumer, term, view.units) for consumer in view.consumers)
+    for consumer_sum in others:
+        total = total + consumer_sum.to(total)
     return total
 
 
-def _by_unit(consumer: ConsumerView, term: Term, units: int) -> Tensor:
+def _consumer_sum(consumer: ConsumerView, term: Term, units: int) -> Tensor:
     by_feature = consumer.sums.get(term)
     if by_feature is None:
         by_feature = consumer.sums[term] = consumer.kind.sum_by_input(consumer.module, term(consumer))

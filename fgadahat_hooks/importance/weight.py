@@ -31,7 +31,7 @@ class InputWeightAbsSum(Measure):
 class OutputWeightAbsSum(Measure):
     """`I_i = S_out(|W_next|)_i`, the sum of the absolute weights that read the unit, over all consumers.
 
-    Choose it where a unit matters by how strongly later layers read it, and data say little.
+    Choose it when a unit matters by how strongly later layers read it and activations are not informative.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"consumers"})

@@ -1,4 +1,9 @@
-"""What must be known of each layer type that can be gated; one file a type."""
+"""The layer types that can be gated: where their units lie in the output and in the weight.
+
+One file per layer type, which knows nothing of gates, specs or tasks. To add one, write a file with a subclass of
+`LayerType`, decorate it with `@registry.layer_types.register("<name of the module class>")`, and import it below; a
+layer type outside this package counts as soon as it is registered. Nothing else in the library changes.
+"""
 
 from __future__ import annotations
 
@@ -34,28 +39,28 @@ __all__ = [
 
 
 def layer_type_of(module: nn.Module) -> LayerType | None:
-    """Return the layer type of a module, its own class's or the nearest base class's; `None` if it has none.
+    """Return the layer type registered for a module's class, or else for its nearest base class; None if there is none.
 
-    A module whose `weight` is no parameter of its own has none either, because its rows cannot be protected: a lazy
-    layer before its first forward, a parametrized or weight-normed one. Nor has one that its type refuses.
+    Also None if `weight` is not a materialised parameter of the module itself, because then it cannot be protected
+    (a lazy layer before its first forward, a parametrized or weight-normed one), and if the layer type refuses it.
     """
     weight = module._parameters.get("weight")
     if weight is None or is_lazy(weight):
         return None
-    kind = _nearest(module)
+    kind = _find_type(module)
     return None if kind is None or kind.refusal(module) else kind
 
 
 def refusal_of(module: nn.Module) -> str:
-    """Return why a module of a known type cannot be gated, as the end of a sentence; empty if nothing is to be said."""
-    kind = _nearest(module)
+    """Return why its layer type refuses a module, as the end of a sentence; empty if it does not."""
+    kind = _find_type(module)
     return "" if kind is None or module._parameters.get("weight") is None else kind.refusal(module)
 
 
-def _nearest(module: nn.Module) -> LayerType | None:
+def _find_type(module: nn.Module) -> LayerType | None:
     for cls in type(module).__mro__:
         if cls.__name__ in registry.layer_types:
             kind: type[LayerType] = registry.layer_types.get(cls.__name__)
-            if kind.is_class(cls):  # not a namesake
+            if kind.is_class(cls):  # not another class of the same name
                 return kind()
     return None

@@ -1,4 +1,4 @@
-"""What convolutions of one, two and three dimensions share; their types differ in where the channels of outputs lie.
+"""The common base of one-, two- and three-dimensional convolutions; they differ in the channel axis of their output.
 
 With `O` units, `I` input channels and `g` groups, the weight is `(O, I / g, ...)`, and its entry at `(i, k)` reads
 input channel `(i // (O / g)) * (I / g) + k`.
@@ -15,9 +15,9 @@ from fgadahat_hooks.layers.base import LayerType
 
 
 class ConvType(LayerType):
-    """A unit is an output channel, its whole map; grouped and depthwise convolutions too.
+    """A unit is an output channel with its whole map, also in grouped and depthwise convolutions.
 
-    The unit axis is counted from the end, so that a single sample without batch axis works too.
+    The unit axis is counted from the end, so that a single sample without a batch axis works too.
     """
 
     shorthand: ClassVar[str] = "all-conv"
@@ -30,40 +30,40 @@ class ConvType(LayerType):
         """Return the number of input channels over all groups."""
         return module.get_parameter("weight").shape[1] * groups_of(module)
 
-    def own_view(self, module: nn.Module, values: Tensor) -> Tensor:
+    def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(O,)` to `(O, 1, ...)`."""
-        return values.reshape(-1, 1, *self._ones())
+        return values.reshape(-1, 1, *self._kernel_ones())
 
     def input_view(self, module: nn.Module, values: Tensor) -> Tensor:
-        """Spread `(I,)` to `(O, I / g, 1, ...)`, or reshape to `(1, I, 1, ...)` when there is one group."""
+        """Expand `(I,)` to `(O, I / g, 1, ...)`, or reshape to `(1, I, 1, ...)` when there is one group."""
         groups = groups_of(module)
         rows = values.reshape(groups, -1)
         if groups > 1:
             rows = rows.repeat_interleave(module.get_parameter("weight").shape[0] // groups, dim=0)
-        return rows.reshape(*rows.shape, *self._ones())
+        return rows.reshape(*rows.shape, *self._kernel_ones())
 
     def sum_by_unit(self, module: nn.Module, x: Tensor) -> Tensor:
         """Sum `(O, I / g, ...)` over inputs and kernel positions: `(O,)`."""
-        return x.sum((1, *self._places()))
+        return x.sum((1, *self._kernel_axes()))
 
     def sum_by_input(self, module: nn.Module, x: Tensor) -> Tensor:
         """Sum `(O, I / g, ...)` over the units of each group and kernel positions: `(I,)`."""
-        # One axis after the other: over all of them at once, torch walks through memory in strides, five times slower.
-        return x.reshape(groups_of(module), -1, *x.shape[1:]).sum(1).sum(self._places()).flatten()
+        # One axis after the other: a sum over all at once reads memory in strides and takes five times as long.
+        return x.reshape(groups_of(module), -1, *x.shape[1:]).sum(1).sum(self._kernel_axes()).flatten()
 
-    def tell_sizes(self, module: nn.Module) -> None:
-        """Set `out_channels`, `in_channels` and `groups`; of several groups, whole ones have gone."""
+    def update_sizes(self, module: nn.Module) -> None:
+        """Set `out_channels`, `in_channels` and `groups`; only whole groups are ever removed."""
         layer = cast("nn.Conv2d", module)
         if layer.groups > 1:
             layer.groups = layer.groups * layer.weight.shape[0] // layer.out_channels
         layer.out_channels, layer.in_channels = layer.weight.shape[0], layer.weight.shape[1] * layer.groups
 
-    def _places(self) -> tuple[int, ...]:
-        """Return the axes of kernel positions, of a weight and, but for one that was summed over, of anything."""
+    def _kernel_axes(self) -> tuple[int, ...]:
+        """Return the axes of kernel positions, negative, so that they hold after another axis was summed over too."""
         return tuple(range(self.unit_axis + 1, 0))
 
-    def _ones(self) -> torch.Size:
-        """Return the size of the axes of kernel positions in what broadcasts over them."""
+    def _kernel_ones(self) -> torch.Size:
+        """Return a size of one for each axis of kernel positions."""
         return torch.Size([1] * (-1 - self.unit_axis))
 
 

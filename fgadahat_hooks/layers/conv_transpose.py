@@ -1,4 +1,4 @@
-"""What transposed convolutions of one, two and three dimensions share.
+"""The common base of one-, two- and three-dimensional transposed convolutions.
 
 With `O` units, `I` input channels and `g` groups, the weight is `(I, O / g, ...)`, and its entry at `(k, i)` feeds unit
 `(k // (I / g)) * (O / g) + i`.
@@ -14,7 +14,7 @@ from fgadahat_hooks.layers.conv import ConvType
 
 
 class ConvTransposeType(ConvType):
-    """A unit is an output channel; in the weight, units lie where other convolutions have their inputs."""
+    """A unit is an output channel; its axis in the weight is that of the inputs in other convolutions."""
 
     weight_axis: ClassVar[int] = 1
 
@@ -26,13 +26,13 @@ class ConvTransposeType(ConvType):
         """Return the number of input channels."""
         return module.get_parameter("weight").shape[0]
 
-    def own_view(self, module: nn.Module, values: Tensor) -> Tensor:
-        """Spread `(O,)` to `(I, O / g, 1, ...)`, or reshape to `(1, O, 1, ...)` when there is one group."""
+    def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
+        """Expand `(O,)` to `(I, O / g, 1, ...)`, or reshape to `(1, O, 1, ...)` when there is one group."""
         return super().input_view(module, values)
 
     def input_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(I,)` to `(I, 1, ...)`."""
-        return super().own_view(module, values)
+        return super().unit_view(module, values)
 
     def sum_by_unit(self, module: nn.Module, x: Tensor) -> Tensor:
         """Sum `(I, O / g, ...)` over the inputs of each group and kernel positions: `(O,)`."""
@@ -42,8 +42,8 @@ class ConvTransposeType(ConvType):
         """Sum `(I, O / g, ...)` over units and kernel positions: `(I,)`."""
         return super().sum_by_unit(module, x)
 
-    def tell_sizes(self, module: nn.Module) -> None:
-        """Set `in_channels`, `out_channels` and `groups`; of several groups, whole ones have gone."""
+    def update_sizes(self, module: nn.Module) -> None:
+        """Set `in_channels`, `out_channels` and `groups`; only whole groups are ever removed."""
         layer = cast("nn.ConvTranspose2d", module)
         if layer.groups > 1:
             layer.groups = layer.groups * layer.weight.shape[0] // layer.in_channels

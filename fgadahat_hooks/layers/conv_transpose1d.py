@@ -1,4 +1,4 @@
-"""`nn.ConvTranspose1d`: weight `(in, out / groups, k)`, units are output channels; grouped ones too."""
+"""`nn.ConvTranspose1d`: weight `(in, out / groups, k)`, units are output channels; also grouped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgadahat_hooks.layers.conv_transpose import ConvTransposeType
 
 @registry.layer_types.register("ConvTranspose1d")
 class ConvTranspose1dType(ConvTransposeType):
-    """A unit is an output channel, its whole line."""
+    """A unit is an output channel with its whole line."""
 
     module_class: ClassVar[type[nn.Module] | str] = nn.ConvTranspose1d
     unit_axis: ClassVar[int] = -2

@@ -26,7 +26,7 @@ class LinearType(LayerType):
         """Return the number of input features."""
         return module.get_parameter("weight").shape[1]
 
-    def own_view(self, module: nn.Module, values: Tensor) -> Tensor:
+    def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(out,)` to `(out, 1)`."""
         return values.reshape(-1, 1)
 
@@ -42,7 +42,7 @@ class LinearType(LayerType):
         """Sum `(out, in)` over the units: `(in,)`."""
         return x.sum(0)
 
-    def tell_sizes(self, module: nn.Module) -> None:
+    def update_sizes(self, module: nn.Module) -> None:
         """Set `out_features` and `in_features`."""
         layer = cast("nn.Linear", module)
         layer.out_features, layer.in_features = layer.weight.shape

@@ -1,6 +1,6 @@
-"""`Conv1D` of transformers, the linear layer of GPT-2 and its kin: weight `(in, out)`, units on the last output axis.
+"""`Conv1D` of transformers, the linear layer of GPT-2: weight `(in, out)`, units on the last axis of the output.
 
-Recognised by its class, without importing the library.
+Recognised by the name of its class, without importing transformers.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.layers.base import LayerType
 
 _STD = 0.02
-"""Of the weights that its constructor draws."""
+"""Standard deviation of the weights that its constructor draws."""
 
 
 @registry.layer_types.register("Conv1D")
 class TransformersConv1DType(LayerType):
-    """A unit is an output feature, as of a linear layer, whose weight is the transpose of this one."""
+    """A unit is an output feature; the weight is the transpose of a linear layer's."""
 
     module_class: ClassVar[type[nn.Module] | str] = "transformers.pytorch_utils.Conv1D"
     unit_axis: ClassVar[int] = -1
@@ -35,7 +35,7 @@ class TransformersConv1DType(LayerType):
         """Return the number of input features."""
         return module.get_parameter("weight").shape[0]
 
-    def own_view(self, module: nn.Module, values: Tensor) -> Tensor:
+    def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(out,)` to `(1, out)`."""
         return values.reshape(1, -1)
 
@@ -51,16 +51,16 @@ class TransformersConv1DType(LayerType):
         """Sum `(in, out)` over the units: `(in,)`."""
         return x.sum(1)
 
-    def tell_sizes(self, module: nn.Module) -> None:
+    def update_sizes(self, module: nn.Module) -> None:
         """Set `nx` and `nf`."""
         layer = cast("Any", module)
         layer.nx, layer.nf = layer.weight.shape
 
-    def reset_of(self, module: nn.Module) -> Callable[[], object] | None:
-        """Return what draws normal weights and sets the bias to zero; the class has no `reset_parameters`."""
-        return super().reset_of(module) or partial(_draw, module)
+    def reset_function(self, module: nn.Module) -> Callable[[], object] | None:
+        """Return a function that draws normal weights and zeroes the bias, unless the class has `reset_parameters`."""
+        return super().reset_function(module) or partial(_initialise, module)
 
 
-def _draw(module: nn.Module) -> None:
+def _initialise(module: nn.Module) -> None:
     nn.init.normal_(module.get_parameter("weight"), std=_STD)
     nn.init.zeros_(module.get_parameter("bias"))

@@ -1,4 +1,8 @@
-"""Metrics of continual learning as torchmetrics classes; `metrics.functional` has them as pure functions."""
+"""Metrics of continual learning as torchmetrics classes; `metrics.functional` has them as pure functions.
+
+Related metrics share a file. To add a metric of the accuracy matrix, write its function in `functional/` and subclass
+`MatrixMetric`; one of the tasks' masks subclasses `MaskMetric`. Classes hold state and checks, functions the equations.
+"""
 
 from fgadahat_hooks.metrics.accuracy import (
     AccuracyMatrix,

@@ -1,4 +1,4 @@
-"""Metrics of how accurate the model is: the whole matrix, and its means."""
+"""Metrics of accuracy: the whole matrix, and its means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fgadahat_hooks.metrics.functional.accuracy import (
     average_incremental_accuracy,
     learning_accuracy,
 )
-from fgadahat_hooks.metrics.heat_map import heat_map, square
+from fgadahat_hooks.metrics.heat_map import as_square, heat_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class AccuracyMatrix(MatrixMetric):
     """Accuracy `a[i, j]` on task j after learning task i, `(tasks, tasks)`, weighted by samples.
 
-    NaN where nothing was measured. Rows and columns are in the order of `tasks`. Of a single task torchmetrics makes a
-    scalar, as of any result with one element.
+    NaN where nothing was measured. Rows and columns are in the order of `tasks`. With a single task the result is a
+    scalar, because torchmetrics squeezes results with one element.
 
     Args:
         tasks: Ids of the tasks in the order of learning; a number stands for the ids 0, 1, 2 and so on.
@@ -53,18 +53,17 @@ class AccuracyMatrix(MatrixMetric):
         """Draw a heat map, empty where nothing was measured.
 
         Args:
-            val: What `compute` or `forward` returned, or a list of such values, whose last is drawn; what `compute`
-                returns when left out.
-            ax: Where to draw; a new figure when left out.
+            val: A value of `compute` or `forward`, or a list of them, of which the last is drawn; `compute()` if None.
+            ax: Axes to draw on; a new figure if None.
             add_text: Write the accuracies into the cells.
 
         Returns:
-            The new figure, if there is one, and the axes.
+            The new figure, None if `ax` was given, and the axes.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        matrix = square(self.compute() if val is None else val)
+        matrix = as_square(self.compute() if val is None else val)
         return heat_map(matrix, ax, self.tasks, "after learning", "accuracy on", add_text)
 
 

@@ -1,4 +1,4 @@
-"""The metric of how much of the network may still move."""
+"""The metric of network capacity."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fgadahat_hooks.session.session import Session
 class NetworkCapacity(PlottedMetric):
     """Network capacity: the mean adjustment rate over the gated weights and biases that exist (AdaHAT, Sec. 4.1).
 
-    1 before the first task ends; `session.capacity()` at the last call of `update`. It tells how much of the network
-    may still move, not how well the next task will be learnt: look at `FreeUnitFraction` and `LearningAccuracy` beside
-    it. NaN before the first call.
+    `session.capacity()` at the last call of `update`: 1 before the first task ends, NaN before the first call. It
+    measures how much of the network may still move, not how well the next task will be learnt; compare
+    `FreeUnitFraction` and `LearningAccuracy`.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.
@@ -28,16 +28,16 @@ class NetworkCapacity(PlottedMetric):
     capacity: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        """Begin without a value; see the class."""
+        """Start with NaN; see the class."""
         super().__init__(**kwargs)
-        # Every process has the same rates, so that the largest is each of them.
+        # Every process has the same rates, so the maximum is the common value.
         self.add_state("capacity", torch.tensor(torch.nan), dist_reduce_fx="max")
 
     def update(self, source: Session) -> None:
-        """Read the rates: of a running task with its current gates, else of a next task that uses nothing yet.
+        """Read the capacity for the running task's current gates, else for a next task that uses no unit yet.
 
         Raises:
-            BadCallError: It is no session.
+            BadCallError: `source` is not a session.
             NoTaskError: The model of the session has not been traced yet.
         """
         if not isinstance(source, Session):

@@ -1,4 +1,4 @@
-"""Metrics of what is lost of earlier tasks, and of what later ones cannot be learnt any more."""
+"""Metrics of accuracy lost on earlier tasks, and of accuracy that later tasks no longer reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Forgetting(MatrixMetric):
 
     Above 0 is bad. `F >= -BWT`, and equal if each task was at its best when it was learnt. `T` is the last task after
     which anything was measured. NaN for `T < 2`, or if a task before it was not evaluated after itself and after each
-    later one. What was measured on a task before it was learnt takes part in the maximum, as in the paper.
+    later one. Accuracies on a task before it was learnt count in the maximum, as in the paper.
 
     Args:
         tasks: Ids of the tasks in the order of learning; a number stands for the ids 0, 1, 2 and so on.
@@ -38,7 +38,7 @@ class Forgetting(MatrixMetric):
     plot_lower_bound: float | None = -1.0
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
-        """Return the mean fall from the best accuracy."""
+        """Return the mean drop from the best accuracy."""
         return forgetting(matrix)
 
 
@@ -63,11 +63,11 @@ class Intransigence(MatrixMetric):
     def __init__(
         self, tasks: int | Sequence[Hashable], joint: Reference, reduction: Reduction = "last", **kwargs: Any
     ) -> None:
-        """Begin with nothing measured; see the class."""
+        """Start with zero counts; see the class."""
         super().__init__(tasks, **kwargs)
-        self.joint = self._reference(joint, "joint")
+        self.joint = self._validated_reference(joint, "joint")
         self.reduction: Reduction = check_reduction(reduction)
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
-        """Return what is missing to joint training."""
+        """Return the difference to joint training."""
         return intransigence(matrix, self.joint, self.reduction)

@@ -1,4 +1,4 @@
-"""Metrics of how much of the network the finished tasks use, and how much of it together."""
+"""Metrics of the units that finished tasks use, and of those that they share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.metrics.functional.masks import cumulative_mask_use, free_unit_fraction, mask_overlap, mask_use
-from fgadahat_hooks.metrics.heat_map import heat_map, square
+from fgadahat_hooks.metrics.heat_map import as_square, heat_map
 from fgadahat_hooks.metrics.plotted import PlottedMetric
 from fgadahat_hooks.session.session import Session
 
@@ -24,11 +24,11 @@ Masks = Mapping[Hashable, Mapping[str, Tensor]]
 
 
 class MaskMetric(PlottedMetric):
-    """A number read from the masks of all finished tasks; a subclass says which in `of_masks`.
+    """A metric of the masks of all finished tasks; subclasses implement `of_masks`.
 
-    A call of `update` replaces what the one before it saw. All units count alike, whatever layer they are in. In a
-    `MetricCollection` they share one compute group. Of a single task torchmetrics makes a scalar, as of any result with
-    one element.
+    Each `update` replaces the masks of the one before. Units of all layers have the same weight. In a
+    `MetricCollection` these metrics share one compute group. With a single task the result is a scalar, because
+    torchmetrics squeezes results with one element.
     """
 
     higher_is_better: bool | None = None
@@ -38,46 +38,46 @@ class MaskMetric(PlottedMetric):
     masks: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        """Begin without tasks.
+        """Start without tasks.
 
         Args:
             **kwargs: Options of `torchmetrics.Metric`.
         """
         super().__init__(**kwargs)
-        # Every process has the same masks, so that the largest is each of them.
+        # Every process has the same masks, so the maximum is the common value.
         self.add_state("masks", torch.zeros(0, 0, dtype=torch.uint8), dist_reduce_fx="max")
 
     def update(self, source: Session | Masks) -> None:
-        """Look at the finished tasks.
+        """Read the masks of the finished tasks.
 
         Args:
             source: A session; or masks by task and layer, as `{task: session.masks(task) for task in session.tasks}`.
-                A running task is not among them.
+                A running task is left out.
 
         Raises:
-            BadCallError: It is neither, or the masks of two tasks are not of the same layers and units.
+            BadCallError: `source` is neither, or two tasks have masks of different layers or units.
             NoTaskError: The model of the session has not been traced yet.
         """
         if isinstance(source, Session):
             units = {name: len(mask) for name, mask in source.cumulative_mask.items()}
             source = {task: source.masks(task) for task in source.tasks}
         else:
-            units = checked_units(source)
+            units = validated_layer_sizes(source)
         rows = [torch.cat([(masks[name] != 0).cpu() for name in units]) for masks in source.values()]
         found = torch.stack(rows) if rows else torch.zeros(0, sum(units.values()))
         self.masks = found.to(device=self.masks.device, dtype=torch.uint8)
 
     def compute(self) -> Tensor:
-        """Return the metric, in the type that `set_dtype` asks for; NaN where it is not defined."""
+        """Return the metric in the dtype set by `set_dtype`; NaN where it is not defined."""
         return self.of_masks(self.masks).to(self.dtype)
 
     @abstractmethod
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the metric of 0/1 masks, `(tasks, units)`, the units of all layers joined."""
+        """Return the metric of 0/1 masks, `(tasks, units)`, with the units of all layers concatenated."""
 
 
 class FreeUnitFraction(MaskMetric):
-    """Fraction of the gated units that no finished task uses: the room that is left; 1 before the first task ends.
+    """Fraction of the gated units that no finished task uses; 1 before the first task ends.
 
     Args:
         **kwargs: Options of `torchmetrics.Metric`.
@@ -86,7 +86,7 @@ class FreeUnitFraction(MaskMetric):
     higher_is_better: bool | None = True
 
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the mean of the units that are free."""
+        """Return the mean over units of being free."""
         return free_unit_fraction(masks)
 
 
@@ -118,7 +118,7 @@ class CumulativeMaskUse(MaskMetric):
     """
 
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the mean of the union so far."""
+        """Return the mean of the union of the masks so far."""
         return cumulative_mask_use(masks)
 
 
@@ -133,7 +133,7 @@ class MaskOverlap(MaskMetric):
     """
 
     def of_masks(self, masks: Tensor) -> Tensor:
-        """Return the shared part of each task's units."""
+        """Return the fractions of each task's units that are shared."""
         return mask_overlap(masks)
 
     def plot(
@@ -146,43 +146,42 @@ class MaskOverlap(MaskMetric):
         """Draw a heat map.
 
         Args:
-            val: What `compute` or `forward` returned, or a list of such values, whose last is drawn; what `compute`
-                returns when left out.
-            ax: Where to draw; a new figure when left out.
-            labels: One a task, such as `session.tasks`; their numbers, from 1, when left out.
+            val: A value of `compute` or `forward`, or a list of them, of which the last is drawn; `compute()` if None.
+            ax: Axes to draw on; a new figure if None.
+            labels: One label a task, such as `session.tasks`; numbers from 1 if None.
             add_text: Write the fractions into the cells.
 
         Returns:
-            The new figure, if there is one, and the axes.
+            The new figure, None if `ax` was given, and the axes.
 
         Raises:
-            BadCallError: There is another number of labels than of tasks.
+            BadCallError: There is not one label a task.
             MissingDependencyError: matplotlib is not installed.
         """
-        matrix = square(self.compute() if val is None else val)
+        matrix = as_square(self.compute() if val is None else val)
         names = range(1, len(matrix) + 1) if labels is None else labels
         if len(names) != len(matrix):
             raise BadCallError(f"Expected one label for each of {len(matrix)} tasks, but got {len(names)}.")
         return heat_map(matrix, ax, names, "of the units of", "used by", add_text)
 
 
-def checked_units(masks: Masks) -> dict[str, int]:
-    """Return how many units each layer has, nothing without a task.
+def validated_layer_sizes(masks: Masks) -> dict[str, int]:
+    """Return the number of units of each layer, empty without a task.
 
     Raises:
-        BadCallError: They are no masks by task and layer, or of different layers or units.
+        BadCallError: They are not masks by task and layer, or tasks have different layers or units.
     """
-    tensors = isinstance(masks, Mapping) and all(
-        isinstance(layers, Mapping) and all(isinstance(mask, Tensor) and mask.ndim == 1 for mask in layers.values())
-        for layers in masks.values()
-    )
-    if not tensors:
+    if not isinstance(masks, Mapping) or not all(map(_are_layer_masks, masks.values())):
         raise BadCallError(
             f"Expected a session, or masks, (units,) each, by task and layer, but got {type(masks).__name__}. "
             "Pass `{task: session.masks(task) for task in session.tasks}`."
         )
     units = {task: {name: len(mask) for name, mask in layers.items()} for task, layers in masks.items()}
     first = next(iter(units.values()), {})
-    if any(found != first for found in units.values()) or (units and not first):
+    if any(sizes != first for sizes in units.values()) or (units and not first):
         raise BadCallError(f"Expected the masks of all tasks to be of the same layers and units, but got {units}.")
     return first
+
+
+def _are_layer_masks(layers: object) -> bool:
+    return isinstance(layers, Mapping) and all(isinstance(mask, Tensor) and mask.ndim == 1 for mask in layers.values())

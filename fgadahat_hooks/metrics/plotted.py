@@ -1,4 +1,4 @@
-"""The picture of a number that any metric draws: a point, or a line when there are several."""
+"""The base of metrics with a plot: a point, or a line for several values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PlottedMetric(Metric):
-    """A metric without gradient that can be plotted."""
+    """A non-differentiable metric that can be plotted."""
 
     is_differentiable = False
     higher_is_better: bool | None = True
@@ -27,18 +27,18 @@ class PlottedMetric(Metric):
         """Plot a value, or several as a line.
 
         Args:
-            val: What `compute` or `forward` returned, or a list of such values; what `compute` returns when left out.
-            ax: Where to draw; a new figure when left out.
+            val: A value of `compute` or `forward`, or a list of them; `compute()` if None.
+            ax: Axes to draw on; a new figure if None.
 
         Returns:
-            The new figure, if there is one, and the axes.
+            The new figure, None if `ax` was given, and the axes.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
         pyplot()
         figure, axes = self._plot(val, ax)
-        return figure, axes  # type: ignore[return-value]  # an array of axes comes from collections only
+        return figure, axes  # type: ignore[return-value]  # only collections return an array of axes
 
 
 def pyplot() -> Any:

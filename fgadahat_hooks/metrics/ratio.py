@@ -1,4 +1,4 @@
-"""Metrics of where a model stands between guessing and a model that had all it needed."""
+"""Forgetting ratios: accuracy on a scale from random guessing (-1) to a reference model (0)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fgadahat_hooks.metrics.base import MatrixMetric
 from fgadahat_hooks.metrics.functional.matrix import Reference
-from fgadahat_hooks.metrics.functional.ratio import checked_joint, forgetting_ratio, forgetting_ratio_independent
+from fgadahat_hooks.metrics.functional.ratio import forgetting_ratio, forgetting_ratio_independent, validated_joint
 
 
 class ForgettingRatio(MatrixMetric):
@@ -41,10 +41,10 @@ class ForgettingRatio(MatrixMetric):
     plot_upper_bound: float | None = None
 
     def __init__(self, tasks: int | Sequence[Hashable], joint: Reference, random: Reference, **kwargs: Any) -> None:
-        """Begin with nothing measured; see the class."""
+        """Start with zero counts; see the class."""
         super().__init__(tasks, **kwargs)
-        self.joint = checked_joint(joint, self._blank()).detach().clone()
-        self.random = self._reference(random, "random")
+        self.joint = validated_joint(joint, self._empty_matrix()).detach().clone()
+        self.random = self._validated_reference(random, "random")
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
         """Return the mean ratio, less 1."""
@@ -52,7 +52,7 @@ class ForgettingRatio(MatrixMetric):
 
 
 class ForgettingRatioIndependent(MatrixMetric):
-    """The same ratio against independent runs, `1/T sum_{j<=T} (a[T, j] - a^R_j) / (a^I_j - a^R_j) - 1` (CLArena).
+    """Forgetting ratio against independent runs, `1/T sum_{j<=T} (a[T, j] - a^R_j) / (a^I_j - a^R_j) - 1` (CLArena).
 
     0 is as good as a model for each task, -1 as bad as guessing; below 0 is bad, and values above 0 are kept as they
     are. `T` is the last task after which anything was measured. NaN if a task up to it was not evaluated then.
@@ -70,10 +70,10 @@ class ForgettingRatioIndependent(MatrixMetric):
     def __init__(
         self, tasks: int | Sequence[Hashable], independent: Reference, random: Reference, **kwargs: Any
     ) -> None:
-        """Begin with nothing measured; see the class."""
+        """Start with zero counts; see the class."""
         super().__init__(tasks, **kwargs)
-        self.independent = self._reference(independent, "independent")
-        self.random = self._reference(random, "random")
+        self.independent = self._validated_reference(independent, "independent")
+        self.random = self._validated_reference(random, "random")
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
         """Return the mean ratio, less 1."""

@@ -1,4 +1,4 @@
-"""Metrics of what learning one task does to others."""
+"""Metrics of transfer: how learning a task changes accuracy on others."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class ForwardTransferGEM(MatrixMetric):
     plot_lower_bound: float | None = -1.0
 
     def __init__(self, tasks: int | Sequence[Hashable], untrained: Reference, **kwargs: Any) -> None:
-        """Begin with nothing measured; see the class."""
+        """Start with zero counts; see the class."""
         super().__init__(tasks, **kwargs)
-        self.untrained = self._reference(untrained, "untrained")
+        self.untrained = self._validated_reference(untrained, "untrained")
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
         """Return the mean head start over the untrained model."""
@@ -81,9 +81,9 @@ class ForwardTransfer(MatrixMetric):
     plot_lower_bound: float | None = -1.0
 
     def __init__(self, tasks: int | Sequence[Hashable], independent: Reference, **kwargs: Any) -> None:
-        """Begin with nothing measured; see the class."""
+        """Start with zero counts; see the class."""
         super().__init__(tasks, **kwargs)
-        self.independent = self._reference(independent, "independent")
+        self.independent = self._validated_reference(independent, "independent")
 
     def of_matrix(self, matrix: Tensor) -> Tensor:
         """Return the mean lead over the independent runs."""

@@ -1,4 +1,4 @@
-"""Where a figure is drawn, and what all figures look like."""
+"""The figure to draw on, and the style that all figures share."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SECOND = "#a84a12"
 SOFT = "#525d6b"
 RULE = "#dce1e8"
 INSET = "#eef1f5"
-"""Colours: of two series, of what explains them, of lines, and of what was not measured."""
+"""Colours of two series, of secondary text, of lines, and of cells that were not measured."""
 
 
-def place(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
+def figure_and_axes(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
     """Return the figure and axes to draw on.
 
     Args:
-        ax: The user's axes; a new figure, which pyplot does not know, when left out.
+        ax: The user's axes; a new figure that is unknown to pyplot if None.
         width: Width of a new figure, in inches.
-        height: Its height.
+        height: Height of a new figure, in inches.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -38,14 +38,14 @@ def place(ax: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
             "Plotting needs matplotlib. Install it with `pip install 'fgadahat-hooks[plot]'`."
         ) from error
     if ax is not None:
-        return ax.figure.figure, ax  # that of a subfigure is the whole one
+        return ax.figure.figure, ax  # `.figure.figure` is the whole figure, also of a subfigure
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
 
 
-def plain(axes: Axes, *, grid: str = "") -> None:
-    """Leave out the frame, and draw thin lines along an axis: `x`, `y` or none."""
+def style_axes(axes: Axes, *, grid: str = "") -> None:
+    """Remove the frame, and draw thin grid lines for the axis `x` or `y`, or none."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize="small")
     axes.set_axisbelow(True)
@@ -53,13 +53,13 @@ def plain(axes: Axes, *, grid: str = "") -> None:
         axes.grid(axis=grid, color=RULE, linewidth=0.8)  # type: ignore[arg-type]
 
 
-def as_text(name: object) -> str:
-    """Return a name that matplotlib does not take for mathematics."""
+def escape_mathtext(name: object) -> str:
+    """Return a name whose `$` matplotlib does not read as mathtext."""
     return str(name).replace("$", r"\$")
 
 
-def in_percent(axis: Axis) -> None:
-    """Write shares as percents along an axis."""
+def percent_axis(axis: Axis) -> None:
+    """Label an axis of shares in percent."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))

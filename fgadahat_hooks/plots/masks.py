@@ -1,4 +1,4 @@
-"""Which units the tasks use, and which of them together."""
+"""Figures of the units that tasks use, and of those that they share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fgadahat_hooks.plots.canvas import place, plain
-from fgadahat_hooks.plots.has_tasks import has_tasks
-from fgadahat_hooks.plots.heat_map import draw
+from fgadahat_hooks.plots.canvas import figure_and_axes, style_axes
+from fgadahat_hooks.plots.checks import summary_with_tasks
+from fgadahat_hooks.plots.heat_map import draw_heat_map
 from fgadahat_hooks.summary.source import Source
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def mask_use(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draw which share of each layer's units each task uses, in percent.
+    """Draw the share of each layer's units that each task uses, in percent.
 
     Args:
         source: A session, a summary, or the folder of a saved run.
-        ax: Where to draw; a new figure when left out.
+        ax: Axes to draw on; a new figure if None.
 
     Returns:
         The figure and the axes.
@@ -30,22 +30,22 @@ def mask_use(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
         BadCallError: No task has ended.
         MissingDependencyError: matplotlib is not installed.
     """
-    run = has_tasks(source)
+    run = summary_with_tasks(source)
     use, names = run.unit_use(), [str(task) for task in run.tasks]
     values = torch.tensor([[use[layer][task] for task in run.tasks] for layer in run.layers])
-    figure, axes = place(ax, 3 + 0.5 * len(names), 1.4 + 0.28 * min(len(run.layers), 60))
-    draw(axes, values, (list(run.layers), names))
-    plain(axes)
+    figure, axes = figure_and_axes(ax, 3 + 0.5 * len(names), 1.4 + 0.28 * min(len(run.layers), 60))
+    draw_heat_map(axes, values, (list(run.layers), names))
+    style_axes(axes)
     axes.set_title("units used, % of the layer's", fontsize="small", loc="left")
     return figure, axes
 
 
 def mask_overlap(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """Draw which share of a task's units each other task uses, too, in percent.
+    """Draw the share of each task's units that each other task uses too, in percent.
 
     Args:
         source: A session, a summary, or the folder of a saved run.
-        ax: Where to draw; a new figure when left out.
+        ax: Axes to draw on; a new figure if None.
 
     Returns:
         The figure and the axes.
@@ -54,10 +54,10 @@ def mask_overlap(source: Source, ax: Axes | None = None) -> tuple[Figure, Axes]:
         BadCallError: Fewer than two tasks have ended.
         MissingDependencyError: matplotlib is not installed.
     """
-    run = has_tasks(source, 2)
+    run = summary_with_tasks(source, 2)
     names = [str(task) for task in run.tasks]
-    figure, axes = place(ax, 2.2 + 0.55 * len(names), 1.6 + 0.4 * len(names))
-    draw(axes, run.overlap(), (names, names))
-    plain(axes)
+    figure, axes = figure_and_axes(ax, 2.2 + 0.55 * len(names), 1.6 + 0.4 * len(names))
+    draw_heat_map(axes, run.overlap(), (names, names))
+    style_axes(axes)
     axes.set(xlabel="are used by, %", ylabel="of the units of")
     return figure, axes

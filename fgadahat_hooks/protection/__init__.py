@@ -1,5 +1,12 @@
-"""What keeps finished tasks: heads and norms per task, the hooks around optimizer steps, guards, and the plan.
+"""Who may write the weights that finished tasks use, and what stops everything else.
 
-Whoever writes a weight that a finished task uses is stopped here, or undone. How a task begins and ends is in `tasks`;
-the rate of each weight is computed in `callbacks`.
+- An optimizer outside a task, or one that the running task does not protect: `guard` refuses its step.
+- A protected optimizer: `steps` calls the callbacks around each real step, which limit its update by the rates, and
+  `frozen_parameters` keeps parameters out of it that stay as the first task left them.
+- A forward in training mode: writes running statistics of norms, of which each task has its own, or which
+  `frozen_norm` stops after the first task.
+- The begin of a task: `heads` draws new heads, of which each task has its own.
+
+`planning` makes the `plan` of a model: how each of its tensors is protected. Rates are computed in `callbacks`; how a
+task begins and ends is in `tasks`, which nothing here may import.
 """

@@ -1,4 +1,4 @@
-"""Norms that stay as the first task left them."""
+"""Norms whose running statistics stay as the first task left them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class FrozenNorm:
     def __init__(self, state: TaskState | None) -> None:
         """Hold the finished tasks weakly; without them, as in a pickled copy, leave the norm's mode alone."""
         self._state = None if state is None else weakref.ref(state)
-        self._training: list[bool] = []
+        self._modes: list[bool] = []  # of the forwards that are running, the innermost last
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Forward pre-hook."""
         state = None if self._state is None else self._state()
-        self._training.append(module.training)
+        self._modes.append(module.training)
         if state is not None and state.records:
             module.training = False
 
     def leave(self, module: nn.Module, _: Any, __: Any) -> None:
         """Forward hook, called also after an exception."""
-        if self._training:
-            module.training = self._training.pop()
+        if self._modes:
+            module.training = self._modes.pop()
 
     def __deepcopy__(self, memo: Any) -> FrozenNorm:
-        """Watch the same tasks: a copy's norms are frozen when the original's are."""
+        """Refer to the same tasks: a copy's norms are frozen when the original's are."""
         return self
 
     def __reduce__(self) -> Any:

@@ -1,4 +1,4 @@
-"""Parameters that stay as the first task left them, around one optimizer step."""
+"""Keep parameters that are frozen after the first task out of an optimizer step."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class FrozenParameters:
         """
         self._tensors = tensors
         self._state = state
-        self._grads: list[tuple[nn.Parameter, Tensor]] = []
+        self._hidden_grads: list[tuple[nn.Parameter, Tensor]] = []
         self._versions: list[tuple[str, nn.Parameter, int]] = []
         self._values: list[tuple[nn.Parameter, Tensor]] = []
 
-    def hold(self, held: set[int], closure: bool) -> None:
-        """Hide gradients before a step, or keep values where a closure makes gradients during the step.
+    def hide(self, held: set[int], closure: bool) -> None:
+        """Hide gradients before a step, or copy values where a closure makes gradients during the step.
 
         Args:
             held: Identities of the parameters that the optimizer steps.
             closure: Whether the optimizer calls a closure.
         """
-        self._grads, self._versions, self._values = [], [], []
+        self._hidden_grads, self._versions, self._values = [], [], []
         for name in self._state.frozen:
             parameter = self._tensors.tensor(name)
             if id(parameter) not in held or not isinstance(parameter, nn.Parameter):
@@ -44,10 +44,10 @@ class FrozenParameters:
                 continue
             self._versions.append((name, parameter, parameter._version))
             if parameter.grad is not None:
-                self._grads.append((parameter, parameter.grad))
+                self._hidden_grads.append((parameter, parameter.grad))
                 parameter.grad = None
 
-    def release(self, optimizer: Optimizer) -> None:
+    def restore(self, optimizer: Optimizer) -> None:
         """Restore gradients and values after a step.
 
         Raises:
@@ -56,10 +56,10 @@ class FrozenParameters:
         with torch.no_grad():
             for parameter, value in self._values:
                 parameter.copy_(value)
-        for parameter, grad in self._grads:
+        for parameter, grad in self._hidden_grads:
             parameter.grad = grad
         moved = [name for name, parameter, version in self._versions if parameter._version != version]
-        self._grads, self._values = [], []
+        self._hidden_grads, self._values = [], []
         if moved:
             raise OptimizerError(
                 f"{type(optimizer).__name__} changed the frozen parameter '{moved[0]}' although it had no gradient. "

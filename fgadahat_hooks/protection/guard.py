@@ -1,4 +1,4 @@
-"""Watches optimizers: inside a task only protected ones may step the model, outside none once a task is finished."""
+"""Refuse optimizer steps: inside a task those of unprotected optimizers, outside all once a task is finished."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class GuardedTasks(Protocol):
 class OptimizerGuard:
     """Refuses steps that would change what finished tasks use.
 
-    The hook is torch's global one, called before any optimizer's step. It holds the tasks weakly: for a session that
-    was thrown away it does nothing, and the next guard takes it out. (Not the garbage collector, which may run while
-    torch goes over its hooks.)
+    The hook is torch's global one, called before any optimizer's step. It holds the tasks weakly: once their session
+    is gone it does nothing, and the next guard removes it. (A finalizer must not: garbage collection may run while
+    torch iterates over its hooks.)
     """
 
     _living: ClassVar[list[OptimizerGuard]] = []
@@ -59,13 +59,13 @@ class OptimizerGuard:
     def __init__(self, tasks: GuardedTasks) -> None:
         """Install the hook until the model's hooks are closed."""
         self._tasks = weakref.ref(tasks)
-        self._sweep()
+        self._remove_orphans()
         self._handle = register_optimizer_step_pre_hook(self._before_step)
         self._living.append(self)
         tasks.attached.hooks.undo(self._remove)
 
     @classmethod
-    def _sweep(cls) -> None:
+    def _remove_orphans(cls) -> None:
         for guard in [g for g in cls._living if g._tasks() is None]:
             guard._remove()
 
@@ -79,18 +79,20 @@ class OptimizerGuard:
             return
         if tasks.running is not None and tasks.running.protects(optimizer):
             return
-        held = optimizer_parameters(optimizer)
-        if held.isdisjoint(id(p) for p in tasks.attached.model.parameters()):
-            return
-        name = type(optimizer).__name__
-        if tasks.running is not None:
-            raise UnprotectedOptimizerError(
-                f"{name} is about to step parameters of the attached model inside task {tasks.running.id!r}, but it "
-                "was not protected: finished tasks would be forgotten. Call `task.protect(optimizer)` once after "
-                "building it. Nothing was changed."
-            )
-        raise UnprotectedOptimizerError(
-            f"{name} is about to step parameters of the attached model outside any task: finished tasks would be "
-            "forgotten. Train inside `with session.task(...) as task:` and call `task.protect(optimizer)`. Nothing was "
-            "changed."
+        if not optimizer_parameters(optimizer).isdisjoint(id(p) for p in tasks.attached.model.parameters()):
+            raise _unprotected(optimizer, tasks.running)
+
+
+def _unprotected(optimizer: Optimizer, running: ProtectingTask | None) -> UnprotectedOptimizerError:
+    name = type(optimizer).__name__
+    if running is not None:
+        return UnprotectedOptimizerError(
+            f"{name} is about to step parameters of the attached model inside task {running.id!r}, but it "
+            "was not protected: finished tasks would be forgotten. Call `task.protect(optimizer)` once after "
+            "building it. Nothing was changed."
         )
+    return UnprotectedOptimizerError(
+        f"{name} is about to step parameters of the attached model outside any task: finished tasks would be "
+        "forgotten. Train inside `with session.task(...) as task:` and call `task.protect(optimizer)`. Nothing was "
+        "changed."
+    )

@@ -1,4 +1,4 @@
-"""Steps within steps: a subclass whose `step` calls `super().step()` runs every step hook twice."""
+"""Nested steps: an optimizer subclass whose `step` calls `super().step()` runs every step hook twice."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.optim import Optimizer
 
 
 class NestedSteps:
-    """Tells a step inside another one of the same optimizer from one that follows a step that raised.
+    """Finds the outermost step of an optimizer.
 
     torch wraps `step` of each class on its own, so the hooks of an optimizer are called by the wrapper of the subclass
-    and again by that of its base. What happens around a step must enclose the outermost. A step that raises ends
-    without its post-hook; its wrapper is then no longer among the functions that run.
+    and again by that of its base; only the outermost counts. A step that raises ends without its post-hook. The next
+    step is then still an outermost one: the wrapper of the step that raised is no longer on the call stack.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class NestedSteps:
             optimizer: The optimizer.
             wrapper: The frame that calls the hook.
         """
-        if wrapper is None or _runs(self._wrappers.get(optimizer), wrapper):
+        if wrapper is None or _is_on_stack(self._wrappers.get(optimizer), wrapper):
             return False
         self._wrappers[optimizer] = wrapper
         return True
@@ -41,7 +41,8 @@ class NestedSteps:
         return True
 
 
-def _runs(outer: FrameType | None, inner: FrameType) -> bool:
+def _is_on_stack(outer: FrameType | None, inner: FrameType) -> bool:
+    """Return whether `outer` is `inner` or one of the frames that called it."""
     frame: FrameType | None = inner if outer is not None else None
     while frame is not None and frame is not outer:
         frame = frame.f_back

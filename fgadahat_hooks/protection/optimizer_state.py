@@ -1,4 +1,4 @@
-"""The state that an optimizer keeps from one task to the next."""
+"""Repair the state of an optimizer that is kept from one task to the next."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def start_anew(optimizer: Optimizer, parameter: Tensor) -> None:
+def reset_state(optimizer: Optimizer, parameter: Tensor) -> None:
     """Give a parameter the state that a new optimizer would have for it.
 
-    Most optimizers make their state at a parameter's first step, some (Adagrad) when they are built; one that cannot be
-    built from its own defaults keeps what it has.
+    Most optimizers make a parameter's state at its first step, some (Adagrad) when they are built. An optimizer that
+    cannot be built from its own defaults keeps the state it has.
     """
     known = inspect.signature(type(optimizer)).parameters
     options = {name: value for name, value in optimizer.defaults.items() if name in known}
@@ -28,7 +28,7 @@ def start_anew(optimizer: Optimizer, parameter: Tensor) -> None:
 
 
 def fill_momentum(optimizer: Optimizer) -> None:
-    """Give fused SGD its zero momenta: it takes those of all parameters or of none."""
+    """Give fused SGD zero momenta where it has none: it takes those of all parameters or of none."""
     for group in optimizer.param_groups:
         held = [optimizer.state.get(p, {}) for p in group["params"]] if group.get("fused") else []
         if any(state.get("momentum_buffer") is not None for state in held):

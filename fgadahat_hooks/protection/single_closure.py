@@ -1,4 +1,4 @@
-"""A closure that an optimizer calls exactly once in a step, before it moves anything."""
+"""A closure that an optimizer calls exactly once in a step, before it changes any parameter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from fgadahat_hooks.errors import OptimizerError
 
 
 class SingleClosure:
-    """Stands in for the closure, and does what is to be done when its gradients are there."""
+    """Wraps the user's closure, and runs a callback once the closure has made gradients."""
 
-    def __init__(self, optimizer: Optimizer, closure: Callable[[], Any], then: Callable[[], None]) -> None:
-        """Call nothing yet."""
+    def __init__(self, optimizer: Optimizer, closure: Callable[[], Any], on_gradients: Callable[[], None]) -> None:
+        """Call nothing yet.
+
+        Args:
+            optimizer: The optimizer that steps.
+            closure: What the user passed to its step.
+            on_gradients: Called after the closure, unless no parameter has a gradient.
+        """
         self._optimizer = optimizer
         self._closure = closure
-        self._then = then
+        self._on_gradients = on_gradients
         self._called = False
-        self._still: list[tuple[Any, int]] = []
+        self._without_gradient: list[tuple[Any, int]] = []  # parameters and their versions, if none had a gradient
 
     def __call__(self) -> Any:
         """Call the closure.
@@ -36,9 +42,9 @@ class SingleClosure:
         self._called = True
         held = [p for group in self._optimizer.param_groups for p in group["params"]]
         if any(p.grad is not None for p in held):
-            self._then()
+            self._on_gradients()
         else:
-            self._still = [(p, p._version) for p in held]
+            self._without_gradient = [(p, p._version) for p in held]
         return result
 
     def made_a_step(self) -> bool:
@@ -53,9 +59,9 @@ class SingleClosure:
                 f"{name} stepped without calling the closure it was given, so the step was not protected. Call "
                 "backward() first and step() without a closure."
             )
-        if any(p._version != version for p, version in self._still):
+        if any(p._version != version for p, version in self._without_gradient):
             raise OptimizerError(
                 f"{name} changed parameters although none of them had a gradient. Finished tasks may be changed. Call "
                 "step() only after backward()."
             )
-        return not self._still
+        return not self._without_gradient

@@ -1,4 +1,4 @@
-"""Exactly once around each real optimizer step: callbacks, frozen parameters, the embeddings' bounds."""
+"""The hooks around each real optimizer step: callbacks, frozen parameters, bounds of the embeddings."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks.base import CallbackList, optimizer_parameters
-from fgadahat_hooks.distributed.ranks import check_equal
 from fgadahat_hooks.distributed.wrappers import refuse_sharded
-from fgadahat_hooks.errors import BadCallError, ForeignOptimizerError, NotAnnealedError, OptimizerError
+from fgadahat_hooks.errors import ForeignOptimizerError, NotAnnealedError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
 from fgadahat_hooks.protection.nested_steps import NestedSteps, calling_frame
-from fgadahat_hooks.protection.optimizer_state import fill_momentum, start_anew
-from fgadahat_hooks.protection.single_closure import SingleClosure
-
-_WRAP = (
-    "Each rank would go its own way. DistributedDataParallel averages only the parameters that were there when it was "
-    "built: wrap the model after `attach` and inside the task, for a head with another number of classes is a new "
-    "parameter."
+from fgadahat_hooks.protection.optimizer_checks import (
+    check_all_embeddings_held,
+    check_closure_allowed,
+    check_same_gradients,
+    check_steps_model,
+    check_torch_optimizer,
 )
+from fgadahat_hooks.protection.optimizer_state import fill_momentum, reset_state
+from fgadahat_hooks.protection.single_closure import SingleClosure
 
 
 class ProtectedSteps:
     """The optimizers of one task and what happens around their steps.
 
     Attributes:
-        fresh: Parameters that this task starts anew: an optimizer kept from an earlier task forgets their state.
+        fresh: Parameters that this task starts anew: an optimizer kept from an earlier task loses its state of them.
         annealed: Whether the gate scale was ever set in the task.
         count: Number of real steps.
     """
@@ -55,8 +55,8 @@ class ProtectedSteps:
             attached: The model.
             state: Finished tasks.
             callbacks: What acts around each step.
-            context: Gives what callbacks see; called at the first step, when the graph is known for sure.
-            retrace_pending: Lets the unit graph hold for every forward that has run.
+            context: Returns what callbacks see; called when an optimizer steps, because the model is traced by then.
+            retrace_pending: Extends the unit graph to every forward that has run.
             hooks: Hooks put here live until the task ends.
         """
         self._attached = attached
@@ -65,15 +65,15 @@ class ProtectedSteps:
         self._retrace_pending = retrace_pending
         self._hooks = hooks
         self._optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._ready: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._compared: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._single: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-        self._closure: SingleClosure | None = None
-        self._inside: Optimizer | None = None
-        self._nested = NestedSteps()
+        self._single_closure: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._compared: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # across ranks
+        self._announced: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # on_gradients_ready was called for its step
+        self._embeddings_checked = False
         self._frozen = FrozenParameters(attached.tensors, state)
-        self._idle = False
-        self._complete = False
+        self._nested = NestedSteps()
+        self._closure: SingleClosure | None = None
+        self._in_closure: Optimizer | None = None
+        self._skipped = False
         self.fresh: list[Tensor] = []
         self.annealed = False
         self.count = 0
@@ -93,145 +93,118 @@ class ProtectedSteps:
             BadCallError: It is no `torch.optim.Optimizer`.
             ForeignOptimizerError: It holds none of the model's parameters.
         """
-        if not isinstance(optimizer, Optimizer):
-            raise BadCallError(
-                f"Expected a torch.optim.Optimizer, but got {type(optimizer).__name__}. Pass the optimizer itself, "
-                "not a scheduler, a scaler or a list; call protect once for each."
-            )
-        if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
-            raise BadCallError(
-                f"Expected the optimizer that steps, but got {type(optimizer).__name__}, a wrapper that runs no step "
-                "hooks. Pass what it wraps (`.optimizer`), or use the adapter for its trainer."
-            )
+        check_torch_optimizer(optimizer)
         if optimizer in self._optimizers:
             return
-        self._attached.tensors.renew_in(optimizer)
+        self._attached.tensors.update_optimizer(optimizer)
         refuse_sharded((f"group {n}", p) for n, g in enumerate(optimizer.param_groups) for p in g["params"])
-        if optimizer_parameters(optimizer).isdisjoint(id(p) for p in self._attached.model.parameters()):
-            raise ForeignOptimizerError(
-                f"{type(optimizer).__name__} holds no parameter of the attached model. Build it from "
-                "`session.parameter_groups(lr=...)`, after `attach` and after moving the model to its device."
-            )
+        check_steps_model(optimizer, self._attached.model)
         for parameter in self.fresh:
             if parameter in optimizer.state:
-                start_anew(optimizer, parameter)
+                reset_state(optimizer, parameter)
         fill_momentum(optimizer)
-        self._hooks.add(optimizer.register_step_pre_hook(self.before))
-        self._hooks.add(optimizer.register_step_post_hook(self.after))
+        self._hooks.add(optimizer.register_step_pre_hook(self.before_step))
+        self._hooks.add(optimizer.register_step_post_hook(self.after_step))
         self._optimizers.add(optimizer)
         if single_closure:
-            self._single.add(optimizer)
+            self._single_closure.add(optimizer)
 
-    # ---------------------------------------------------------------- around a step
+    # ---------------------------------------------------------------- before a step
     def gradients_ready(self, optimizer: Optimizer) -> None:
         """Let the callbacks see an optimizer's gradients now; see `Task.gradients_ready`."""
         if optimizer not in self._optimizers:
             raise ForeignOptimizerError(
                 f"{type(optimizer).__name__} is not protected in this task. Call `task.protect(optimizer)` first."
             )
-        if optimizer is self._inside:
+        if optimizer is self._in_closure:
             return  # a closure that is called several times: these gradients are not the step's
-        if optimizer not in self._compared:
-            self._compare_ranks(optimizer)
-        if _finite(optimizer):  # else a gradient scaler is going to skip the step; if none does, the step tells
+        self._compare_ranks(optimizer)
+        if _has_finite_gradients(optimizer):  # else a gradient scaler skips the step; without one, the step raises
             self._callbacks.call("on_gradients_ready", self._context(), optimizer)
-            self._ready.add(optimizer)
+            self._announced.add(optimizer)
 
-    def before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         """Step pre-hook; what needs gradients waits for a closure that makes them."""
         if not self._nested.begins(optimizer, calling_frame()):
             return None
         self._retrace_pending()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
-        single = closure is not None and optimizer in self._single
-        self._closure, self._inside = None, None
-        self._check(optimizer, closure is not None and not single)
-        self._idle = _overflown(optimizer)
-        if self._idle:
+        single = closure is not None and optimizer in self._single_closure
+        self._closure, self._in_closure = None, None
+        self._check_step(optimizer, closure is not None and not single)
+        self._skipped = _will_skip(optimizer)
+        if self._skipped:
             return None
         if single:
-            self._closure = SingleClosure(optimizer, closure, partial(self._begin, optimizer, False))
+            self._closure = SingleClosure(optimizer, closure, partial(self._prepare_update, optimizer, False))
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": self._closure}
             return (args[0], self._closure, *args[2:]), kwargs
-        self._inside = None if closure is None else optimizer
-        self._begin(optimizer, closure is not None)
+        self._in_closure = None if closure is None else optimizer
+        self._prepare_update(optimizer, closure is not None)
         return None
 
-    def _begin(self, optimizer: Optimizer, closure: bool) -> None:
-        """Do what comes between the gradients and the step."""
-        self._attached.check_not_cast(self._context().cumulative)
-        if optimizer not in self._compared:
-            self._compare_ranks(optimizer)
-        if optimizer not in self._ready:
-            self._callbacks.call("on_gradients_ready", self._context(), optimizer)
-        self._ready.discard(optimizer)
-        self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
-        self._frozen.hold(optimizer_parameters(optimizer), closure)
-
-    def after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        """Step post-hook."""
-        if not self._nested.ends(optimizer, calling_frame()):
-            return
-        self._retrace_pending()  # a closure has run forwards of its own
-        closure, self._closure, self._inside = self._closure, None, None
-        if self._idle or (closure is not None and not closure.made_a_step()):
-            return
-        self._frozen.release(optimizer)
-        self._callbacks.call("on_after_optimizer_step", self._context(), optimizer)
-        held = optimizer_parameters(optimizer)
-        bound = self._attached.spec.gates.embedding_clamp
-        embeddings: list[Tensor] = [e for g in self._attached.gates.values() if id(e := g.embedding) in held]
-        with torch.no_grad():
-            if embeddings:
-                torch._foreach_clamp_min_(embeddings, -bound)
-                torch._foreach_clamp_max_(embeddings, bound)
-        self._attached.gate_context.embeddings_moved()
-        self.count += 1
-
-    def _check_embeddings(self) -> None:
-        """Look once, at the first step: the optimizers' groups rarely change after that."""
-        self._attached.check_attached()
-        refuse_sharded(self._attached.model.named_parameters())
-        held = {i for o in self._optimizers for i in optimizer_parameters(o)}
-        missing = [n for n, gate in self._attached.gates.items() if id(gate.embedding) not in held]
-        if missing:
-            raise ForeignOptimizerError(
-                f"No protected optimizer holds the task embeddings of {len(missing)} layer(s), first '{missing[0]}': "
-                "their gates would never learn. Build the optimizer from `session.parameter_groups(lr=...)`."
-            )
-        self._complete = True
-
-    def _compare_ranks(self, optimizer: Optimizer) -> None:
-        """Look once, at the optimizer's first step, whether all ranks have the same gradients."""
-        held, model = optimizer_parameters(optimizer), self._attached.model
-        check_equal({n: p.grad for n, p in model.named_parameters() if id(p) in held}, "gradients", _WRAP)
-        self._compared.add(optimizer)
-
-    def _check(self, optimizer: Optimizer, closure: bool) -> None:
-        if not self._complete:
-            self._check_embeddings()
+    def _check_step(self, optimizer: Optimizer, closure: bool) -> None:
+        """Refuse a step before anything is changed; `closure` tells whether gradients are made during the step."""
+        if not self._embeddings_checked:  # once: the optimizers' groups rarely change after the first step
+            check_all_embeddings_held(self._attached, self._optimizers)
+            self._embeddings_checked = True
         if not self.annealed:
             raise NotAnnealedError(
                 "The gate scale was never set in this task. Go over `task.batches(loader)` instead of the loader, or "
                 "call `task.anneal(batch, num_batches)` before each forward."
             )
-        refusing = [c.state_key for c in self._callbacks.items if not c.allows_closure] if closure else []
-        if refusing:
-            raise OptimizerError(
-                f"{type(optimizer).__name__}.step was called with a closure, so gradients do not exist before the "
-                f"step, but {', '.join(refusing)} needs them then. Call backward() first and step() without a "
-                "closure, or use a mode without importance and adjustment.apply_to: 'update'."
-            )
+        if closure:
+            check_closure_allowed(optimizer, self._callbacks)
+
+    def _prepare_update(self, optimizer: Optimizer, closure: bool) -> None:
+        """Do what comes between the gradients and the update; with `closure`, gradients do not exist yet."""
+        self._attached.check_not_cast(self._context().cumulative)
+        self._compare_ranks(optimizer)
+        if optimizer not in self._announced:
+            self._callbacks.call("on_gradients_ready", self._context(), optimizer)
+        self._announced.discard(optimizer)
+        self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
+        self._frozen.hide(optimizer_parameters(optimizer), closure)
+
+    def _compare_ranks(self, optimizer: Optimizer) -> None:
+        """Check once, at the optimizer's first step, that all ranks have the same gradients."""
+        if optimizer not in self._compared:
+            check_same_gradients(optimizer, self._attached.model)
+            self._compared.add(optimizer)
+
+    # ---------------------------------------------------------------- after a step
+    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Step post-hook."""
+        if not self._nested.ends(optimizer, calling_frame()):
+            return
+        self._retrace_pending()  # a closure has run forwards of its own
+        closure, self._closure, self._in_closure = self._closure, None, None
+        if self._skipped or (closure is not None and not closure.made_a_step()):
+            return
+        self._frozen.restore(optimizer)
+        self._callbacks.call("on_after_optimizer_step", self._context(), optimizer)
+        self._clamp_embeddings(optimizer_parameters(optimizer))
+        self._attached.gate_context.clear_mask_cache()
+        self.count += 1
+
+    def _clamp_embeddings(self, held: set[int]) -> None:
+        """Bring the task embeddings that an optimizer has stepped back within their bounds."""
+        bound = self._attached.spec.gates.embedding_clamp
+        embeddings: list[Tensor] = [e for g in self._attached.gates.values() if id(e := g.embedding) in held]
+        if embeddings:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(embeddings, -bound)
+                torch._foreach_clamp_max_(embeddings, bound)
 
 
-def _overflown(optimizer: Optimizer) -> bool:
-    """Return whether a fused optimizer is going to leave this step out: the gradient scaler lets it decide itself."""
+def _will_skip(optimizer: Optimizer) -> bool:
+    """Return whether a fused optimizer will skip this step: a gradient scaler leaves that decision to it."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
 
 
-def _finite(optimizer: Optimizer) -> bool:
+def _has_finite_gradients(optimizer: Optimizer) -> bool:
     """Return whether there are gradients and all of them are finite; a sum is not finite if a term is not."""
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     sums = [g.sum(dtype=torch.promote_types(g.dtype, torch.float32)).to(grads[0].device, torch.float64) for g in grads]

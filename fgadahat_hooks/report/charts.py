@@ -1,4 +1,4 @@
-"""Which values go into which chart; None where a run has nothing to show."""
+"""The values of each chart; None where a run has nothing to show."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from torch import Tensor
 
+from fgadahat_hooks.report.formatting import percent
 from fgadahat_hooks.report.histogram import histogram
 from fgadahat_hooks.report.line_chart import Series, line_chart
 from fgadahat_hooks.report.pairs_chart import pairs_chart
-from fgadahat_hooks.report.words import percent
 from fgadahat_hooks.summary.accuracy_summary import AccuracySummary
 from fgadahat_hooks.summary.summary import RunSummary
 
 MAX_PAIRS = 24
-"""More tasks than these are drawn as lines."""
+"""Most tasks that are drawn as pairs; more are drawn as lines."""
 
 
-def learning_chart(found: AccuracySummary | None, names: Sequence[str]) -> Markup | None:
+def learning_chart(accuracy: AccuracySummary | None, names: Sequence[str]) -> Markup | None:
     """Draw each task's accuracy when it was learnt and at the end."""
-    if found is None:
+    if accuracy is None:
         return None
-    if len(found.learnt) <= MAX_PAIRS:
-        return pairs_chart(found, names)
-    means = (percent(found.learning_accuracy), percent(found.average_accuracy))
-    said = f"{len(found.learnt)} tasks; {means[0]} % when learnt, {means[1]} % at the end."
-    lines = (Series("when learnt", found.learnt), Series("at the end", found.end))
-    return line_chart("Accuracy of each task when learnt, and at the end", said, lines, "task")
+    if len(accuracy.learnt) <= MAX_PAIRS:
+        return pairs_chart(accuracy, names)
+    means = (percent(accuracy.learning_accuracy), percent(accuracy.average_accuracy))
+    description = f"{len(accuracy.learnt)} tasks; {means[0]} % when learnt, {means[1]} % at the end."
+    lines = (Series("when learnt", accuracy.learnt), Series("at the end", accuracy.end))
+    return line_chart("Accuracy of each task when learnt, and at the end", description, lines, "task")
 
 
 def capacity_chart(run: RunSummary) -> Markup | None:
@@ -40,14 +40,14 @@ def capacity_chart(run: RunSummary) -> Markup | None:
     capacity = tuple(math.nan if value is None else value for value in capacities)
     used = run.use_after()
     ends = (percent(capacity[-1]), percent(used[-1]))
-    said = f"After {len(used)} tasks the network capacity is {ends[0]} %, and {ends[1]} % of the units are used."
+    description = f"After {len(used)} tasks the network capacity is {ends[0]} %, and {ends[1]} % of the units are used."
     lines = (Series("network capacity", capacity), Series("units used", used))
-    return line_chart("Network capacity and units used over the tasks", said, lines, "tasks learnt")
+    return line_chart("Network capacity and units used over the tasks", description, lines, "tasks learnt")
 
 
 @dataclass(frozen=True)
 class ImportanceRow:
-    """One layer's importances: a picture, and three numbers."""
+    """One layer's importances: a histogram and three numbers."""
 
     layer: str
     picture: Markup
@@ -55,11 +55,11 @@ class ImportanceRow:
     mean: float
     top: float
     right: float
-    """Importance at the right end of every picture."""
+    """Importance at the right end of every histogram."""
 
 
 def importance_rows(run: RunSummary) -> list[ImportanceRow]:
-    """Return a row a layer of the importances as the summation strategy added them up; none without any."""
+    """Return one row a layer of the importances summed by the summation strategy; empty without importances."""
     values = {name: value.double() for name, value in run.summed_importance.items() if value.numel()}
     if not values or not run.tasks:
         return []

@@ -1,4 +1,4 @@
-"""Which values go into which heat map; None where a run has nothing to show."""
+"""The values of each heat map; None where a run has nothing to show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgadahat_hooks.summary.summary import RunSummary
 
 
 def accuracy_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
-    """Return accuracy on each task after learning each."""
+    """Return the accuracy on each task after learning each task."""
     if run.accuracy is None or not names or bool(run.accuracy.isnan().all()):
         return None
     values = run.accuracy.tolist()
@@ -20,29 +20,29 @@ def accuracy_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
 
 
 def use_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
-    """Return which share of each layer's units each task uses."""
+    """Return the share of each layer's units that each task uses."""
     if not names or not run.layers:
         return None
     use = run.unit_use()
-    values = [[*use[layer].values(), _any_use(run, layer)] for layer in run.layers]
+    values = [[*use[layer].values(), _share_of_any_task(run, layer)] for layer in run.layers]
     columns = [*names, "any task"]
     return HeatMap("Units used, in % of the layer's", "layer", "task", list(run.layers), columns, values)
 
 
-def _any_use(run: RunSummary, layer: str) -> float:
+def _share_of_any_task(run: RunSummary, layer: str) -> float:
     masks = torch.stack([run.masks[task][layer] for task in run.tasks])
     return float(masks.any(0).double().mean())
 
 
 def overlap_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
-    """Return which share of a task's units another uses, too."""
+    """Return the share of each task's units that each other task uses too."""
     if len(names) < 2 or not run.layers:
         return None
     return HeatMap("Units shared, in % of the row's", "of the units of", "task", names, names, run.overlap().tolist())
 
 
 def rate_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
-    """Return the mean rate of each gated weight when each task had ended; biases are left out."""
+    """Return the mean adjustment rate of each gated weight after each task, without biases."""
     known = dict.fromkeys(name for rates in run.rates.values() for name in rates if not name.endswith("bias"))
     if not known:
         return None

@@ -1,4 +1,4 @@
-"""The page: what a run summary tells, put into the template."""
+"""The page: a run summary rendered with the template."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from fgadahat_hooks.report.charts import capacity_chart, importance_rows, learning_chart
+from fgadahat_hooks.report.formatting import break_at_dots, counted, number, percent, points
 from fgadahat_hooks.report.maps import accuracy_map, overlap_map, rate_map, use_map
 from fgadahat_hooks.report.palette import LEVELS, css
 from fgadahat_hooks.report.plan_tables import plan_tables
 from fgadahat_hooks.report.tiles import tiles
-from fgadahat_hooks.report.words import counted, dotted, number, percent, points
 from fgadahat_hooks.summary.accuracy_summary import accuracy_summary
 from fgadahat_hooks.summary.summary import RunSummary
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def page(run: RunSummary) -> str:
     """Return the report of a run as HTML."""
-    found = accuracy_summary(run.accuracy)
+    summary = accuracy_summary(run.accuracy)
     names = [str(task) for task in run.tasks]
     template = _environment().get_template("page.html")
     return template.render(
@@ -29,12 +29,12 @@ def page(run: RunSummary) -> str:
         names=names,
         short=run.model.rpartition(".")[2],
         facts=_facts(run),
-        tiles=tiles(run, found),
-        found=found,
+        tiles=tiles(run, summary),
+        summary=summary,
         accuracy=accuracy_map(run, names),
-        learning=learning_chart(found, names),
+        learning=learning_chart(summary, names),
         capacity=capacity_chart(run),
-        after_each=_after_each(run, names),
+        after_each=_after_each_task(run, names),
         use=use_map(run, names),
         overlap=overlap_map(run, names),
         importance=importance_rows(run),
@@ -44,13 +44,13 @@ def page(run: RunSummary) -> str:
     )
 
 
-def _after_each(run: RunSummary, names: list[str]) -> list[tuple[str, str, str]]:
+def _after_each_task(run: RunSummary, names: list[str]) -> list[tuple[str, str, str]]:
     rows = zip(names, run.tasks, run.use_after(), strict=True)
     return [(name, percent(run.capacity.get(task)), percent(used)) for name, task, used in rows]
 
 
 def _facts(run: RunSummary) -> list[tuple[str, str]]:
-    """Return the spec in short, and where the run comes from."""
+    """Return the main values of the spec, and the versions that made the run."""
     spec = run.spec
     facts = [
         ("adjustment", f"{spec.adjustment.mode}, applied to the {spec.adjustment.apply_to}"),
@@ -71,7 +71,15 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("fgadahat_hooks.report", "templates")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"percent": percent, "points": points, "number": number, "counted": counted, "dotted": dotted}
-    made.globals |= {"colours": css(), "levels": range(0, LEVELS, 3)}
-    return made
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "number": number,
+        "counted": counted,
+        "break_at_dots": break_at_dots,
+    }
+    environment.globals |= {"colours": css(), "levels": range(0, LEVELS, 3)}
+    return environment

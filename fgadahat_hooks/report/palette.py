@@ -1,11 +1,11 @@
-"""The colours of a report: light and dark, with text that can be read on each of them."""
+"""The colours of a report in the light and the dark scheme, with readable text on each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 LEVELS = 25
-"""Steps of the scale of heat maps, from 0 to 1."""
+"""Number of colours of the heat maps' scale, from 0 to 1."""
 
 PALETTE = {
     "ground": ("#f5f6f8", "#0d1218"),
@@ -25,17 +25,17 @@ _SCALE = (
     ("#f1f6fb", "#a8cbe8", "#4f94cb", "#2160a3", "#123a73"),
     ("#18222d", "#1d4468", "#2f7ab3", "#74b6e6", "#e2f2ff"),
 )
-"""Stops of the scale: more is further from the paper. Lightness alone orders them, so that any eye can."""
+"""Stops of the scale, larger values further from the paper; ordered by lightness, for colour-blind readers too."""
 
 
 def css() -> str:
-    """Return the custom properties of both schemes, and a class for each level of the scale."""
+    """Return the CSS custom properties of both schemes, and a class for each level of the scale."""
     light, dark = (_scheme(number) for number in (0, 1))
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n@media print {{\n{light}\n}}"
 
 
 def level(value: float) -> int:
-    """Return the level of a value between 0 and 1; what lies outside counts as the nearer end."""
+    """Return the level of a value, clamped to 0 to 1."""
     return round(min(max(value, 0.0), 1.0) * (LEVELS - 1))
 
 
@@ -46,7 +46,7 @@ def scale(scheme: int) -> list[str]:
 
 
 def text_on(colour: str) -> str:
-    """Return black or white, whichever is read better on a colour; the contrast is never below 4.5."""
+    """Return black or white, whichever has more contrast on a colour; the contrast is never below 4.5."""
     return max(("#000000", "#ffffff"), key=lambda text: contrast(text, colour))
 
 
@@ -79,7 +79,7 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-# Oklab (Ottosson 2020): equal distances look about equal, so that levels are told apart alike everywhere.
+# Oklab (Ottosson 2020): equal distances look about equal, so that neighbouring levels are equally distinct everywhere.
 _TO_CONES = (
     (0.4122214708, 0.5363325363, 0.0514459929),
     (0.2119034982, 0.6806995451, 0.1073969566),

@@ -1,4 +1,4 @@
-"""The plan as rows of tables."""
+"""The plan as table rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class PlanTables:
-    """Three tables: how much has which protection, what is gated, and every tensor."""
+    """Three tables: counts by protection, gated layers, and all tensors."""
 
     protections: list[Row]
     layers: list[Row]
@@ -26,7 +26,7 @@ class PlanTables:
 
 
 def plan_tables(plan: Plan) -> PlanTables:
-    """Return the rows of a plan, all of them."""
+    """Return all rows of a plan."""
     tensors: list[Row] = [(t.name, t.protection, t.kind, t.role, f"{t.numel:,}", t.reason) for t in plan.tensors]
     return PlanTables(_protections(plan), [_layer(layer) for layer in plan.layers], tensors)
 

@@ -1,8 +1,7 @@
-"""SVG as text: escaped, named for screen readers, and as wide as its place.
+"""SVG as escaped text, with names for screen readers, as wide as its container.
 
-Positions along the width are given in percent and sizes in pixels, so that a picture fits a phone and its text keeps
-its size. A `path` cannot take percents; it goes into a `stretched` box of 100 by 100 units, where lines keep their
-width.
+Horizontal positions are percentages and sizes are pixels, so that a picture fits a phone and its text keeps its size.
+A `path` does not accept percentages; it goes into a `stretched` box of 100 by 100 units, where lines keep their width.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
     """Return one element.
 
     Args:
-        tag: Its name.
-        *children: What is inside: escaped, unless it is `Markup`.
-        **attributes: `class_` is `class`, and `_` is `-` where SVG has it; one that is None is left out.
+        tag: Name of the element.
+        *children: Content, escaped unless it is `Markup`.
+        **attributes: `class_` becomes `class`, other `_` become `-`; attributes that are None are left out.
 
     Returns:
         The element.
@@ -28,7 +27,7 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def picture(title: str, description: str, *children: str, height: int, class_: str = "chart") -> Markup:
-    """Return a picture as wide as its place, with a name and a description for those who do not see it."""
+    """Return a picture as wide as its container, with a title and a description for screen readers."""
     named = (element("title", title), element("desc", description))
     return element("svg", *named, *children, role="img", class_=class_, width="100%", height=height)
 

@@ -1,4 +1,4 @@
-"""Install gates on a model: check everything first, then change it, undo everything if that fails."""
+"""Install gates on a model: check everything first, then change the model; undo all changes if one fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def attach(
         spec: An `AttachSpec` or a dict; all defaults when left out. `load_spec` reads a file.
         example_inputs: What to trace the model with: a tensor, a tuple of positional arguments, a dict of keyword
             arguments, or a function that takes the model and calls it. When left out, the first batch is traced.
-        callbacks: What acts at the events of a task; the list that the spec asks for when left out.
+        callbacks: What acts at the events of a task; those that the spec asks for when left out.
 
     Returns:
         The session, through which everything else is done.

@@ -1,4 +1,4 @@
-"""A session's way to the disk."""
+"""What a session saves into a folder, and restores from it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from fgadahat_hooks.callbacks import Callback
-from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.checkpoint import restore_extra, save_session
 from fgadahat_hooks.checkpoint.run_metadata import RunMetadata, to_json
-from fgadahat_hooks.protection.plan import Plan, make_plan
 from fgadahat_hooks.session.views import SessionViews
 from fgadahat_hooks.tasks.history import History
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -18,36 +15,32 @@ from fgadahat_hooks.verify import VerifyReport
 
 
 class SessionFolder(SessionViews):
-    """The part of a session that writes all it remembers into a folder; `fgadahat_hooks.load` makes one of it again."""
+    """The part of a session that saves everything into a folder, which `fgadahat_hooks.load` reads."""
 
     def __init__(self, sequence: TaskSequence) -> None:
-        """Take over an attached model and its tasks; its callbacks are those given to `attach`."""
+        """Wrap an attached model and its tasks; nothing is proved, and nothing was loaded yet."""
         super().__init__(sequence)
-        self._own_callbacks: tuple[Callback, ...] = tuple(sequence.callbacks.items)
         self._history = History()
         self._verified: VerifyReport | None = None  # what the last proof found
-        self._save_id = ""  # which save the session was loaded from, empty if from none
+        self._save_id = ""  # id of the save that the session was loaded from, empty if it was not loaded
 
-    @property
-    def plan(self) -> Plan:
-        """What is gated where, and how every parameter and buffer is protected."""
-        graph = self.graph
-        adjusting = [c.spec for c in self._sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
-        return make_plan(self._attached.model, graph, self._attached.policies, adjusting[0] if adjusting else None)
-
-    def _metadata(self) -> RunMetadata:
-        """Return what people look at when they look at the run."""
+    def run_metadata(self) -> RunMetadata:
+        """Return the plan, capacity and rates after each finished task, and what the last `verify` found."""
         return RunMetadata(self.plan, tuple(self._history.after_each(self._sequence).values()), self._verified)
 
-    def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
-        """Save everything into a folder, in the middle of a task too; `fgadahat_hooks.load(model, path)` reads it.
+    def _mark_loaded(self, save_id: str, metadata: RunMetadata) -> None:
+        """Note which save the session was loaded from, and the proof that was saved in it."""
+        self._save_id, self._verified = save_id, metadata.verified
 
-        The save that was there before is valid until the new one is whole, whatever happens meanwhile. Nothing is
-        pickled. Ask for it between two optimizer steps.
+    def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
+        """Save everything into a folder, also in the middle of a task; `fgadahat_hooks.load(model, path)` reads it.
+
+        The previous save in the folder stays valid until the new one is complete, whatever happens meanwhile. Nothing
+        is pickled. Call it between two optimizer steps.
 
         Args:
-            path: The folder; it is made if there is none.
-            extra: What the loop needs beside the session to go on to the same bits, by name: optimizers, schedulers,
+            path: The folder; it is created if it does not exist.
+            extra: What the loop needs beside the session to resume with the same bits, by name: optimizers, schedulers,
                 scalers, loaders, whatever has `state_dict` and `load_state_dict`; a `torch.Generator`; plain data.
 
         Raises:
@@ -58,17 +51,17 @@ class SessionFolder(SessionViews):
         """
         self._attached.check_attached()
         keys = [callback.state_key for callback in self._own_callbacks]
-        save_session(self._sequence, path, extra, keys, lambda: to_json(self._metadata()))
+        save_session(self._sequence, path, extra, keys, lambda: to_json(self.run_metadata()))
 
     def restore(
         self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None, *, random: bool = True
     ) -> dict[str, Any]:
-        """Give optimizers and the like the states that `save` stored, and set random numbers to where they stood.
+        """Load the states of optimizers and the like that `save` stored, and the states of random numbers.
 
         Args:
             path: The folder that this session was loaded from.
             extra: New objects in place of those that were saved, by the same names.
-            random: Whether to set the random numbers of torch, CUDA, Python and numpy.
+            random: Whether to set the random states of torch, CUDA, Python and numpy.
 
         Returns:
             What was saved as plain data, by name.

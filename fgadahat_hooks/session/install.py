@@ -1,4 +1,4 @@
-"""From a trace to a model whose gates act, whose tensors are classified and whose forwards are watched."""
+"""Set up an attached model after its trace: gates, the protection of tensors, and the watch for execution paths."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from fgadahat_hooks.gates.task_tensors import TaskTensors
 from fgadahat_hooks.graph.policy import classify
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.protection.frozen_norm import freeze_norms
-from fgadahat_hooks.protection.heads import count_outputs, size_on_load, tied_parameters
+from fgadahat_hooks.protection.head_size_on_load import resize_heads_on_load
+from fgadahat_hooks.protection.heads import count_outputs, tied_parameters
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 def install(sequence: TaskSequence, graph: UnitGraph, example_inputs: Any) -> None:
-    """Put the gates of an attached model to work, and set up what protects its other tensors.
+    """Activate the gates of an attached model, and set up what protects its other tensors.
 
     Args:
-        sequence: The model with gates that do nothing yet.
-        graph: What the trace found.
-        example_inputs: What the model was traced with.
+        sequence: The tasks of a model whose gates do nothing yet.
+        graph: The unit graph that the trace found.
+        example_inputs: Inputs that the model was traced with.
     """
     attached = sequence.attached
     activate_gates(attached, graph)
     attached.graph, attached.example_inputs, attached.traced = graph, example_inputs, True
     _classify_tensors(attached)
     sequence.watch_branches()
-    size_on_load(attached)
+    resize_heads_on_load(attached)
     if attached.spec.norms == "freeze":
         freeze_norms(attached, sequence.state)
 
 
 def _classify_tensors(attached: AttachedModel) -> None:
+    """Set how each tensor is protected, and which tensors every task has its own copy of."""
     model, graph = attached.model, attached.graph
     attached.policies = classify(model, graph, attached.spec)
     per_task = [policy for policy in attached.policies if policy.protection == "per_task"]

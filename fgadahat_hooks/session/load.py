@@ -1,27 +1,27 @@
-"""A saved session on a new model."""
+"""Load a saved session onto a new model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fgadahat_hooks.callbacks import Callback
 from fgadahat_hooks.callbacks.lists import default_callbacks, describe
-from fgadahat_hooks.checkpoint import Contents, read_session, refuse_another
-from fgadahat_hooks.checkpoint.run_metadata import from_json
+from fgadahat_hooks.checkpoint import Contents, read_session, refuse_other_model, saved_spec
+from fgadahat_hooks.checkpoint.run_metadata import RunMetadata, from_json
 from fgadahat_hooks.distributed.wrappers import refuse_wrapped
-from fgadahat_hooks.errors import BadCallError, DamagedCheckpointError, SpecError, StateMismatchError
+from fgadahat_hooks.errors import BadCallError, DamagedCheckpointError, StateMismatchError
 from fgadahat_hooks.gates.gate import Gate
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.session.attach import attach
+from fgadahat_hooks.session.model_snapshot import restored_on_error
 from fgadahat_hooks.session.session import Session
-from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
+from fgadahat_hooks.spec.attach_spec import AttachSpec
 
 
 def load(
@@ -59,9 +59,9 @@ def load(
         raise BadCallError(f"Expected `model` to be a torch.nn.Module, but got {describe(model)}.")
     refuse_wrapped(model)
     contents = read_session(path)
-    spec = _spec(contents, path)
-    if not any(isinstance(module, Gate) for module in model.modules()):  # else `attach` says so
-        refuse_another(model, contents.manifest.model)
+    spec = saved_spec(contents, path)
+    if not any(isinstance(module, Gate) for module in model.modules()):  # else `attach` raises
+        refuse_other_model(model, contents.manifest.model)
     if callbacks is None:
         _refuse_other_callbacks(contents, spec)
     inputs = contents.example_inputs if example_inputs is None else example_inputs
@@ -70,44 +70,29 @@ def load(
             "Expected `example_inputs`, because those of the saved session were no plain tensors and could not be "
             "stored. Pass what you passed to `attach`: load(model, path, example_inputs)."
         )
-    with _kept(model):
+    with restored_on_error(model):
         session = attach(model, spec, inputs, callbacks)
         try:
-            _fill(session, contents)
+            _load_contents(session, contents)
         except BaseException:
             session.detach()
             raise
     return session
 
 
-def _spec(contents: Contents, path: str | os.PathLike[str]) -> AttachSpec:
-    try:
-        return to_spec(contents.manifest.spec)
-    except SpecError as error:
-        raise SpecError(error.problems, os.fspath(path)) from None
-
-
 def _refuse_other_callbacks(contents: Contents, spec: AttachSpec) -> None:
-    usual, saved = {callback.state_key for callback in default_callbacks(spec)}, set(contents.manifest.callbacks)
-    if usual != saved:
+    default, saved = {callback.state_key for callback in default_callbacks(spec)}, set(contents.manifest.callbacks)
+    if default != saved:
         raise BadCallError(
             f"Expected `callbacks`, because the saved session had other ones ({', '.join(sorted(saved)) or 'none'}) "
             "than its spec asks for. Pass what you passed to `attach`: load(model, path, callbacks=[...])."
         )
 
 
-def _fill(session: Session, contents: Contents) -> None:
-    """Put state and values in; the values come last, since nothing can be wrong with them any more."""
+def _load_contents(session: Session, contents: Contents) -> None:
+    """Load the state of the session, then the values of its model."""
     session.load_state_dict(contents.state)
-    gates = {f"{name}.hat_gate.embedding": tuple(e.shape) for name, e in session.embeddings.items()}
-    wrong = [name for name, shape in gates.items() if _shape(contents.model.get(name)) != shape]
-    known = {tensor.name: tuple(tensor.shape) for tensor in contents.manifest.model.tensors}
-    wrong += [name for name, shape in known.items() if _shape(contents.model.get(name)) != shape]
-    if wrong:
-        raise DamagedCheckpointError(
-            f"Expected values of {len(gates) + len(known)} tensors, but {len(wrong)} are missing or do not fit, first "
-            f"'{wrong[0]}'. Nothing was changed. Take another copy of the folder."
-        )
+    _check_values(session, contents)
     try:
         session.model.load_state_dict(contents.model)
     except Exception as error:
@@ -115,33 +100,24 @@ def _fill(session: Session, contents: Contents) -> None:
             f"Expected the model to take its saved values, but its load_state_dict raised {type(error).__name__}: "
             f"{error}. Nothing was changed."
         ) from error
-    session._save_id = contents.manifest.id
-    with suppress(ValidationError):  # it is for looking only
-        session._verified = from_json(contents.manifest.about).verified
+    metadata = RunMetadata()
+    with suppress(ValidationError):  # only for inspection, so a session loads without it
+        metadata = from_json(contents.manifest.about)
+    session._mark_loaded(contents.manifest.id, metadata)
+
+
+def _check_values(session: Session, contents: Contents) -> None:
+    """Check that there are values for every tensor of the model and its gates, in the right shapes."""
+    gates = {f"{name}.hat_gate.embedding": tuple(e.shape) for name, e in session.embeddings.items()}
+    own = {tensor.name: tuple(tensor.shape) for tensor in contents.manifest.model.tensors}
+    shapes = [*gates.items(), *own.items()]
+    wrong = [name for name, shape in shapes if _shape(contents.model.get(name)) != shape]
+    if wrong:
+        raise DamagedCheckpointError(
+            f"Expected values of {len(shapes)} tensors, but {len(wrong)} are missing or do not fit, first "
+            f"'{wrong[0]}'. Nothing was changed. Take another copy of the folder."
+        )
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
-@contextmanager
-def _kept(model: nn.Module) -> Iterator[None]:
-    """Put the model's own tensors and their values back if the block raises."""
-    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    owners = [(module, dict(module._parameters), dict(module._buffers)) for module in modules]
-    sizes = [(m, name, value) for m in modules for name, value in vars(m).items() if type(value) is int]
-    tables = [table for _, parameters, buffers in owners for table in (parameters, buffers)]
-    tensors = {id(t): t for table in tables for t in table.values() if t is not None}
-    values = [(t, t.detach().to("cpu", copy=True)) for t in tensors.values() if not t.is_meta]
-    try:
-        yield
-    except BaseException:
-        for module, parameters, buffers in owners:
-            module._parameters.update(parameters)
-            module._buffers.update(buffers)
-        for module, name, size in sizes:
-            setattr(module, name, size)
-        with torch.no_grad():
-            for tensor, value in values:
-                tensor.copy_(value)
-        raise

@@ -1,4 +1,4 @@
-"""The face of an attached model."""
+"""The object that `attach` and `load` return: everything a user does with an attached model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
 from fgadahat_hooks.gates.task_state import TaskId
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.session.folder import SessionFolder
-from fgadahat_hooks.spec.attach_spec import AttachSpec
+from fgadahat_hooks.session.parameter_groups import make_parameter_groups
 from fgadahat_hooks.tasks.checks import interrupted_task
 from fgadahat_hooks.tasks.forgetting import ForgetReport, forget
 from fgadahat_hooks.tasks.mixed import using_each
@@ -24,22 +24,11 @@ from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
 
 
 class _RollBackError(Exception):
-    """Leaves a task that is to be forgotten."""
+    """Raised to leave the block of a task that is to be forgotten."""
 
 
 class Session(SessionFolder):
     """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
-
-    # ---------------------------------------------------------------- what was asked for and found
-    @property
-    def model(self) -> nn.Module:
-        """The user's model."""
-        return self._attached.model
-
-    @property
-    def spec(self) -> AttachSpec:
-        """The validated spec."""
-        return self._attached.spec
 
     # ---------------------------------------------------------------- tasks
     def task(self, task: TaskId, num_classes: int | None = None, *, resume: bool = False) -> Task:
@@ -48,7 +37,7 @@ class Session(SessionFolder):
         Args:
             task: Any non-empty string or int that no finished task has.
             num_classes: Number of outputs of this task's head; as at attach when left out.
-            resume: Go on with the task that a loaded state is in the middle of: nothing is drawn or set anew.
+            resume: Resume the task that a loaded state is in the middle of: nothing is drawn or reset.
 
         Raises:
             NoTaskError: `resume` is asked for, and no task of that id was interrupted.
@@ -59,26 +48,11 @@ class Session(SessionFolder):
         found = interrupted_task(self._sequence, task, num_classes)
         return Task(self._sequence, task, found.num_classes, found)
 
-    @property
-    def tasks(self) -> tuple[TaskId, ...]:
-        """Ids of the finished tasks, in the order they were learnt."""
-        return tuple(self._sequence.state.records)
-
-    @property
-    def own_callbacks(self) -> tuple[Callback, ...]:
-        """Those of the callbacks that were given to `attach`, or that the spec asked for there."""
-        return self._own_callbacks
-
-    @property
-    def callbacks(self) -> tuple[Callback, ...]:
-        """What acts at the events of a task, in the order it is called."""
-        return tuple(self._sequence.callbacks.items)
-
     def add_callbacks(self, callbacks: Iterable[Callback]) -> None:
-        """Let more callbacks act beside those given to `attach`, in place of what an earlier call added.
+        """Add callbacks to those given to `attach`, in place of those that an earlier call added.
 
         Args:
-            callbacks: Instances of `Callback`; none takes back what was added.
+            callbacks: Instances of `Callback`; an empty list removes those that were added.
 
         Raises:
             TaskRunningError: A task is running.
@@ -92,16 +66,16 @@ class Session(SessionFolder):
             raise TaskRunningError(f"Task {sequence.running.id!r} is running; add callbacks before a task begins.")
         added = CallbackList([*self._own_callbacks, *validated(callbacks)])
         if attached.traced:
-            with attached.gate_context.opened():
+            with attached.gate_context.open_gates():
                 check_capabilities(added, attached.model, attached.graph, attached.example_inputs)
         sequence.callbacks = added
 
-    # ---------------------------------------------------------------- a restart
+    # ---------------------------------------------------------------- state
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the session remembers, in the middle of a task too, as plain data.
+        """Return all that the session remembers, also in the middle of a task, as plain data.
 
-        Save it beside the model's `state_dict`, which holds the parameters and task embeddings. Finished tasks' masks,
-        heads, norms and importances are in it. Ask for it between two optimizer steps.
+        Save it beside the model's `state_dict`, which holds the parameters and task embeddings. It holds the finished
+        tasks' masks, heads, norms and importances. Call it between two optimizer steps.
 
         Raises:
             NoTaskError: The model has not been traced yet.
@@ -110,28 +84,22 @@ class Session(SessionFolder):
         return dump_state(self._sequence)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned, in place of all that this session remembers.
+        """Load what `state_dict` returned, in place of all that this session remembers.
 
         Load the model's `state_dict` as well, before or after. If the state is in the middle of a task, `interrupted`
-        names it and `task(..., resume=True)` goes on with it.
+        names it and `task(..., resume=True)` resumes it.
 
         Raises:
             StateMismatchError: It is the state of another model; names all differences. Nothing was changed.
             TaskRunningError: A task is running.
         """
         self._attached.check_attached()
-        with self._sequence.alone():
+        with self._sequence.exclusive():
             load_state(self._sequence, state)
-        self._verified = None  # that was of the tasks before
-
-    @property
-    def interrupted(self) -> TaskId | None:
-        """Id of the task that a loaded state is in the middle of, until it goes on or is rolled back."""
-        found = self._sequence.interrupted
-        return None if found is None else found.id
+        self._verified = None  # it was a proof about other tasks
 
     def roll_back(self) -> None:
-        """Forget the interrupted task, as an exception in its block would have. Does nothing if there is none."""
+        """Undo the interrupted task, as an exception in its block would have. Does nothing if there is none."""
         interrupted = self._sequence.interrupted
         if interrupted is not None:
             with suppress(_RollBackError), Task(self._sequence, interrupted.id, None, interrupted):
@@ -144,8 +112,8 @@ class Session(SessionFolder):
         block. Blocks may be nested, and opened while a task is running; the running task's id stands for its current
         hard mask. With a list, tuple or 1-d tensor, one id per sample of the batch.
 
-        Threads take turns: a block waits until no other thread is in one. A forward belongs to the block of its own
-        thread, and is refused where another thread's block is open.
+        One thread uses the model at a time: a block waits until no other thread is in one. A forward belongs to the
+        block of its own thread, and is refused while another thread's block is open.
 
         Raises:
             UnknownTaskError: No task of that id is finished.
@@ -175,40 +143,33 @@ class Session(SessionFolder):
             lr: Learning rate of the model's own parameters.
             gate_lr: Learning rate of the task embeddings; ten times `lr` when left out, because the published
                 embeddings learn too slowly to leave room for later tasks.
-            weight_decay: For the model's own parameters; embeddings never get any.
+            weight_decay: For the model's own parameters; the embeddings get none.
             **options: Further options of both groups.
 
         Returns:
-            Two groups: trainable parameters of the model (without those frozen by now), and task embeddings.
-        """
-        attached = self._attached
-        attached.check_attached()
-        for name, value in (("lr", lr), ("gate_lr", 10 * lr if gate_lr is None else gate_lr)):
-            if not isinstance(value, int | float | Tensor) or isinstance(value, bool) or not value > 0:
-                raise BadCallError(f"Expected `{name}` to be a number > 0, but got {value!r}.")
-        gates = [gate.embedding for gate in attached.gates.values()]
-        left_out = {id(e) for e in gates} | {id(attached.tensors.tensor(name)) for name in self._sequence.state.frozen}
-        own = [p for p in attached.model.parameters() if p.requires_grad and id(p) not in left_out]
-        return [
-            {"params": own, "lr": lr, "weight_decay": weight_decay, **options},
-            {"params": gates, "lr": 10 * lr if gate_lr is None else gate_lr, "weight_decay": 0.0, **options},
-        ]
+            Two groups: trainable parameters of the model (without those already frozen), and task embeddings.
 
-    # ---------------------------------------------------------------- proof, and the way back
+        Raises:
+            BadCallError: A learning rate is not a number above 0.
+        """
+        self._attached.check_attached()
+        return make_parameter_groups(self._attached, self._sequence.state.frozen, lr, gate_lr, weight_decay, options)
+
+    # ---------------------------------------------------------------- verify, forget, detach
     def verify(
         self, inputs: ExampleInputs | None = None, *, optimizer: MakeOptimizer | None = None, steps: int = 5
     ) -> VerifyReport:
-        """Prove on this very model that no later task can change any finished task's logits, bit for bit.
+        """Prove on this model that no later task can change any finished task's logits, bit for bit.
 
         On a copy, every entry that the library calls free is overwritten with noise, and the logits of every finished
-        task are compared with those before. With an optimizer, two scratch tasks are learnt on another copy too, on
-        random targets: the same optimizer steps both and keeps its state, as one that is kept across tasks. Then all
+        task are compared with those before. With an optimizer, two scratch tasks are also learnt on another copy, on
+        random targets: one optimizer steps both and keeps its state, as one that is kept across tasks. Then all
         protected elements and all logits must have the bits they had. The model, its random numbers and the session
         stay as they are.
 
         Args:
             inputs: Inputs for the model, as for `attach`; those of the trace when left out. With an optimizer they must
-                do for a forward in training mode.
+                allow a forward in training mode.
             optimizer: Your optimizer's class, or a function that makes one of parameter groups:
                 `lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)`. The groups are those of the copy.
             steps: Steps in each of the two scratch tasks.
@@ -229,19 +190,19 @@ class Session(SessionFolder):
             raise TaskRunningError(f"Task {sequence.running.id!r} is running; verify after it has ended.")
         if not sequence.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
-        self._verified = None  # an earlier proof says nothing any more if this one raises
+        self._verified = None  # an earlier proof does not count any more if this one raises
         self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps)
         return self._verified
 
     def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
-        """Say what forgetting a finished task frees, and with `dry_run=False` forget it.
+        """Report what forgetting a finished task frees, and with `dry_run=False` forget it.
 
         Its masks, importance, heads and norms are dropped and its id is free; units that only it used can be learnt
-        anew. All other tasks keep their bits. Importances are summed again, as if the others alone had ended.
+        anew. All other tasks keep their bits. The importances of the others are summed anew.
 
         Args:
             task: Id of a finished task.
-            dry_run: Change nothing.
+            dry_run: Whether to change nothing.
 
         Returns:
             The units that only this task uses, by layer, and the capacity before and after.
@@ -258,7 +219,7 @@ class Session(SessionFolder):
         return report
 
     def detach(self) -> nn.Module:
-        """Give the model back: no hook, no attribute, no extra key is left. A second call does nothing.
+        """Return the model without any hook, attribute or extra key of this library. A second call does nothing.
 
         The model keeps the values it has: those of the last task. To keep another task's head and norms, detach
         inside `with session.use(task):`.
@@ -269,7 +230,7 @@ class Session(SessionFolder):
         running, attached = self._sequence.running, self._attached
         if running is not None:
             raise TaskRunningError(f"Task {running.id!r} is running; leave its block before detaching.")
-        with self._sequence.alone():
+        with self._sequence.exclusive():
             attached.hooks.close()
             attached.detached = True
         return attached.model

@@ -1,4 +1,4 @@
-"""What can be looked at on a session."""
+"""What can be read from a session."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any, Literal, overload
 
 from torch import Tensor, nn
 
+from fgadahat_hooks.callbacks import Callback
+from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.errors import BadCallError, TaskRunningError
 from fgadahat_hooks.export import ExportReport, export
 from fgadahat_hooks.gates.task_state import TaskId
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.protection.plan import Plan
+from fgadahat_hooks.protection.planning import make_plan
+from fgadahat_hooks.spec.attach_spec import AttachSpec
 from fgadahat_hooks.tasks.capacity import adjustment_rates, mean_rates, network_capacity
 from fgadahat_hooks.tasks.clip import clip_grad_by_mask
 from fgadahat_hooks.tasks.measuring import measure
@@ -19,12 +24,28 @@ from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 class SessionViews:
-    """Masks, importances and rates of an attached model; the part of a session that changes nothing it has learnt."""
+    """Model, tasks, masks, importances and rates; the part of a session that changes nothing it has learnt."""
 
     def __init__(self, sequence: TaskSequence) -> None:
-        """Take over an attached model and its tasks."""
+        """Wrap an attached model and its tasks.
+
+        Args:
+            sequence: The tasks; its callbacks are those given to `attach`, or that the spec asks for.
+        """
         self._sequence = sequence
         self._attached = sequence.attached
+        self._own_callbacks: tuple[Callback, ...] = tuple(sequence.callbacks.items)
+
+    # ---------------------------------------------------------------- the model and its graph
+    @property
+    def model(self) -> nn.Module:
+        """The user's model."""
+        return self._attached.model
+
+    @property
+    def spec(self) -> AttachSpec:
+        """The validated spec."""
+        return self._attached.spec
 
     @property
     def graph(self) -> UnitGraph:
@@ -37,9 +58,9 @@ class SessionViews:
         return self._sequence.graph
 
     def retrace(self, inputs: ExampleInputs) -> None:
-        """Let the unit graph hold for further inputs too, on which the model takes another execution path.
+        """Extend the unit graph to further inputs, on which the model takes another execution path.
 
-        A path through other modules is noticed by itself when it first runs. One that differs only in functions (`if
+        A path through other modules is detected when it first runs. One that differs only in functions (`if
         x.mean() > 0: h = h + 1`) is not: trace inputs of each kind, here or at `attach` by a function that calls the
         model on all of them, before the first task. Gates and tasks stay as they are.
 
@@ -52,9 +73,55 @@ class SessionViews:
         """
         _ = self.graph  # raises if there is none yet
         if self._sequence.branches is not None:
-            with self._sequence.alone():
+            with self._sequence.exclusive():
                 self._sequence.branches.trace(inputs)
 
+    @property
+    def traced(self) -> bool:
+        """Whether the unit graph is known: at once with example inputs, else from the first batch on."""
+        return self._attached.traced
+
+    @property
+    def plan(self) -> Plan:
+        """What is gated where, and how every parameter and buffer is protected."""
+        graph = self.graph
+        adjusting = [c.spec for c in self._sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
+        return make_plan(self._attached.model, graph, self._attached.policies, adjusting[0] if adjusting else None)
+
+    @property
+    def embeddings(self) -> dict[str, nn.Parameter]:
+        """The task embedding of each gated layer, `(units,)`; an optimizer must hold them beside the model's own."""
+        return {name: gate.embedding for name, gate in self._attached.gates.items()}
+
+    # ---------------------------------------------------------------- tasks and callbacks
+    @property
+    def tasks(self) -> tuple[TaskId, ...]:
+        """Ids of the finished tasks, in the order they were learnt."""
+        return tuple(self._sequence.state.records)
+
+    @property
+    def running(self) -> TaskId | None:
+        """Id of the running task, None between tasks."""
+        found = self._sequence.running
+        return None if found is None else found.id
+
+    @property
+    def interrupted(self) -> TaskId | None:
+        """Id of the task that a loaded state is in the middle of, None once it is resumed or rolled back."""
+        found = self._sequence.interrupted
+        return None if found is None else found.id
+
+    @property
+    def own_callbacks(self) -> tuple[Callback, ...]:
+        """The callbacks that were given to `attach`, or that the spec asked for there."""
+        return self._own_callbacks
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """What acts at the events of a task, in the order it is called."""
+        return tuple(self._sequence.callbacks.items)
+
+    # ---------------------------------------------------------------- what tasks left
     def masks(self, task: TaskId) -> dict[str, Tensor]:
         """Return a finished task's binary masks, `(units,)` bool a layer.
 
@@ -78,35 +145,9 @@ class SessionViews:
         return self._sequence.state.summative_mask(self.graph)
 
     @property
-    def traced(self) -> bool:
-        """Whether the unit graph is known: at once with example inputs, else from the first batch on."""
-        return self._attached.traced
-
-    @property
-    def embeddings(self) -> dict[str, nn.Parameter]:
-        """The task embedding of each gated layer, `(units,)`; an optimizer must hold them beside the model's own."""
-        return {name: gate.embedding for name, gate in self._attached.gates.items()}
-
-    def capacity(self) -> float:
-        """Return the network capacity: the mean adjustment rate over gated weights and biases (AdaHAT, section 4.1).
-
-        In a running task with its current gates, else for a next task that uses nothing yet. 1 before the first task
-        ends, or without a gradient-adjust callback. It tells how much of the network may still move, not how well.
-        """
-        return network_capacity(self._rates())
-
-    def mean_rates(self) -> dict[str, float]:
-        """Return the mean adjustment rate of each gated weight and bias, by parameter name; see `capacity`."""
-        return mean_rates(self._attached, self._rates())
-
-    def _rates(self) -> dict[str, Tensor]:
-        """Return the rate of every gated weight and bias, nothing where all of them are 1."""
-        sequence = self._sequence
-        if sequence.state.records:
-            _ = self.graph  # raises if there is none yet
-        return adjustment_rates(
-            self._attached, sequence.callbacks, sequence.state, running=sequence.running is not None
-        )
+    def summed_importance(self) -> dict[str, Tensor]:
+        """The importance summed over finished tasks, `(units,)` a layer; empty without a summation callback."""
+        return {name: value.clone() for name, value in self._sequence.state.summed_importance.items()}
 
     def unit_use(self) -> dict[str, dict[TaskId, float]]:
         """Return for each layer the fraction of its units that each finished task uses."""
@@ -116,6 +157,28 @@ class SessionViews:
             for name in self.graph.layers
         }
 
+    def capacity(self) -> float:
+        """Return the network capacity: the mean adjustment rate over gated weights and biases (AdaHAT, section 4.1).
+
+        In a running task with its current gates, else for a next task that uses nothing yet. 1 before the first task
+        ends, or without a gradient-adjust callback. It measures how much of the network may still change, not how well.
+        """
+        return network_capacity(self._rates())
+
+    def mean_rates(self) -> dict[str, float]:
+        """Return the mean adjustment rate of each gated weight and bias, by parameter name; see `capacity`."""
+        return mean_rates(self._attached, self._rates())
+
+    def _rates(self) -> dict[str, Tensor]:
+        """Return the rate of every gated weight and bias, by parameter name; empty where all of them are 1."""
+        sequence = self._sequence
+        if sequence.state.records:
+            _ = self.graph  # raises if there is none yet
+        return adjustment_rates(
+            self._attached, sequence.callbacks, sequence.state, running=sequence.running is not None
+        )
+
+    # ---------------------------------------------------------------- what can be computed
     def measure(
         self,
         name: str,
@@ -123,9 +186,9 @@ class SessionViews:
         target: Tensor | Callable[[Any], Tensor] | None = None,
         **params: Any,
     ) -> dict[str, Tensor]:
-        """Return the raw importance of every gated layer's units on one batch, `(units,)` each, for looking.
+        """Return the raw importance of every gated layer's units on one batch, `(units,)` each, for inspection.
 
-        The model runs as in evaluation, under the gates in force: the running task's, or a finished task's inside
+        The model runs as in evaluation, under the current gates: the running task's, or a finished task's inside
         `with session.use(task):`. Nothing of the model or of the training changes: no gradient, buffer, mode or random
         state.
 
@@ -181,16 +244,16 @@ class SessionViews:
     def export(
         self, task: TaskId, *, compact: bool = False, inputs: ExampleInputs | None = None, report: bool = False
     ) -> nn.Module | tuple[nn.Module, ExportReport]:
-        """Return a copy of the model that is a finished task and nothing more, in evaluation mode.
+        """Return a copy of the model that computes one finished task only, in evaluation mode.
 
-        Its outputs are those under `session.use(task)`, bit for bit; compact, up to rounding. Either is checked before
-        it is returned.
+        Its outputs are those under `session.use(task)`: bit for bit, or up to rounding if compact. This is checked
+        before it is returned.
 
         Args:
             task: Id of a finished task.
             compact: Remove the units that the task does not use, wherever the model allows.
             inputs: Inputs to check with, as for `attach`; those of the trace when left out.
-            report: Return, beside the module, what a compact export saved and what it had to keep.
+            report: Also return what a compact export removed and what it had to keep.
 
         Returns:
             A module of the same class that does not need this library, with the `state_dict` keys of the model before
@@ -199,7 +262,7 @@ class SessionViews:
         Raises:
             UnknownTaskError: No task of that id is finished.
             TaskRunningError: The task has not ended.
-            ExportError: The outputs would change; names the layers that may be why.
+            ExportError: The outputs would change; names the layers that may be the cause.
             BadCallError: A report is asked for an export that is not compact.
         """
         self._attached.check_attached()
@@ -211,6 +274,6 @@ class SessionViews:
             raise TaskRunningError(f"Task {task!r} has not ended. End its block, then export it.")
         record = sequence.state.record(task)
         module, found = export(
-            self._attached, task, record, sequence.alone(), sequence.using(task), inputs, compact=compact
+            self._attached, task, record, sequence.exclusive(), sequence.using(task), inputs, compact=compact
         )
         return module if found is None or not report else (module, found)

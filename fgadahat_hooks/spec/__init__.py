@@ -1,4 +1,5 @@
-"""What a user may ask for: the blocks of a spec, presets, files, error texts, and patterns that name layers.
+"""The spec, i.e. all choices of a user: its blocks, presets, files, error messages, and patterns that name layers.
 
-What belongs here is checked data. It never sees a tensor's values, a gate or a task.
+This folder holds validated data only; no values of tensors, gates or tasks. A new field goes into its block in
+`attach_spec` or `callback_specs` with a type from `base`; a new preset into `presets`; a new file format into `files`.
 """

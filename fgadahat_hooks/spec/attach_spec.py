@@ -1,7 +1,7 @@
-"""The spec: every choice a user makes, checked when it is written and never changed after.
+"""The spec: all choices of a user, validated on construction and immutable.
 
-Each field's description gives its meaning, its unit and where it comes from. The papers are cited as HAT (Serra et al.,
-ICML 2018), AdaHAT (Wang et al., ECML PKDD 2024) and FG-AdaHAT (the successor of AdaHAT by the same first author).
+Each field's description gives its meaning, its unit and its source. The papers are cited as HAT (Serra et al., ICML
+2018), AdaHAT (Wang et al., ECML PKDD 2024) and FG-AdaHAT (the successor of AdaHAT by the same first author).
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fgadahat_hooks.errors import Problem, SpecError
-from fgadahat_hooks.spec.base import Block, NamesOrNone, NonNegative, Patterns, Portion, Positive, SomePatterns, plain
+from fgadahat_hooks.spec.base import (
+    Block,
+    NamesOrNone,
+    NonNegative,
+    Patterns,
+    Portion,
+    Positive,
+    SomePatterns,
+    to_dicts,
+)
 from fgadahat_hooks.spec.callback_specs import (
     HAT,
     AdaHAT,
@@ -29,7 +38,7 @@ from fgadahat_hooks.spec.callback_specs import (
     PlainSummation,
     SummationSpec,
 )
-from fgadahat_hooks.spec.errors import Expected, problems, show, variants
+from fgadahat_hooks.spec.errors import Expected, problems, short_repr, variants
 from fgadahat_hooks.spec.patterns import RULE
 
 __all__ = [
@@ -166,17 +175,17 @@ class AttachSpec(Block):
 
 
 def to_spec(spec: object) -> AttachSpec:
-    """Return an `AttachSpec` as it is, or the one that a mapping describes.
+    """Return an `AttachSpec` unchanged, or make one from a mapping.
 
     Raises:
-        SpecError: The mapping has problems, all of which are listed, or it is no mapping.
+        SpecError: The mapping has problems, all of which are listed, or `spec` is not a mapping.
     """
     checked: AttachSpec = _to_block(AttachSpec, spec)
     return checked
 
 
 def to_importance(spec: object) -> ImportanceSpec:
-    """Return the block `importance` alone, from itself or a mapping.
+    """Return the block `importance` unchanged, or make one from a mapping.
 
     Raises:
         SpecError: As `to_spec`.
@@ -186,7 +195,7 @@ def to_importance(spec: object) -> ImportanceSpec:
 
 
 def to_summation(spec: object) -> SummationSpec:
-    """Return the block `summation` alone, from itself or a mapping.
+    """Return the block `summation` unchanged, or make one from a mapping.
 
     Raises:
         SpecError: As `to_spec`.
@@ -196,7 +205,7 @@ def to_summation(spec: object) -> SummationSpec:
 
 
 def to_adjustment(spec: object) -> AdjustmentSpec:
-    """Return the block `adjustment` alone, from itself or a mapping.
+    """Return the block `adjustment` unchanged, or make one from a mapping.
 
     Raises:
         SpecError: As `to_spec`.
@@ -206,14 +215,14 @@ def to_adjustment(spec: object) -> AdjustmentSpec:
 
 
 def _to_block(annotation: Any, spec: object) -> Any:
-    """Check a mapping against one block; a block of the right class was checked when it was made."""
+    """Make a block from a mapping; a block of the right class is returned as it is, since it was validated before."""
     classes = tuple(variants(annotation)[1].values()) or (annotation,)
     if isinstance(spec, classes):
         return spec
     if not isinstance(spec, Mapping):
         raise SpecError([Problem("", _not_a_mapping(classes, spec))])
     try:
-        return _adapter(annotation).validate_python(plain(spec))
+        return _adapter(annotation).validate_python(to_dicts(spec))
     except ValidationError as error:
         raise SpecError(problems(annotation, error)) from None
     except RecursionError:
@@ -229,7 +238,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _not_a_mapping(classes: tuple[type[BaseModel], ...], spec: object) -> str:
     names = " or ".join(["a mapping", *dict.fromkeys(cls.__name__ for cls in classes)])
-    text = f"expected {names}, got {show(spec)}."
+    text = f"expected {names}, got {short_repr(spec)}."
     if isinstance(spec, type) and issubclass(spec, classes):
         return f"{text} Write {spec.__name__}(), with the brackets."
     is_path = isinstance(spec, str | os.PathLike)

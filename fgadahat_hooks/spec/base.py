@@ -1,4 +1,4 @@
-"""The base of all spec blocks, and the kinds of values their fields take."""
+"""The base class of all spec blocks, and the types of their fields."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from fgadahat_hooks.errors import MatchError, SpecError
-from fgadahat_hooks.spec.errors import Expected, join, problems, show
+from fgadahat_hooks.spec.errors import Expected, join_path, problems, short_repr
 from fgadahat_hooks.spec.patterns import compile_pattern
 
 
 class Block(BaseModel):
-    """A part of a spec: frozen, without unknown keys, every problem reported at once.
+    """A part of a spec: frozen, refuses unknown keys, reports all problems at once.
 
     Raises:
-        SpecError: A value is not what its field expects, a key is unknown or one is missing.
+        SpecError: A value is not what its field expects, or a key is unknown or missing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tag: ClassVar[str] = ""
-    """The key that tells the variants of this block apart, if it has any."""
+    """The key whose value selects the variant of this block, if it has variants."""
 
     def __init__(self, /, **data: Any) -> None:
-        """Check the values."""
+        """Validate the values."""
         try:
             super().__init__(**data)
         except ValidationError as error:
             raise SpecError(problems(type(self), error)) from None
 
-    # Marked as pydantic's own, so that the block that holds this one checks its values and reports all in one list.
+    # Marked as pydantic's own, so that an enclosing block validates this one's values and reports all problems at once.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _as_tuple(value: object) -> object:
-    """Take a single text for a list of one, and any sequence for a tuple."""
+    """Turn a single string into a tuple of one, and any sequence into a tuple."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, Sequence) else value
 
 
-def _some(value: tuple[str, ...]) -> tuple[str, ...]:
+def _non_empty(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("expected at least one, got an empty list. Leave the key out to use the default.")
     return value
 
 
-def _readable(pattern: str) -> str:
+def _valid_pattern(pattern: str) -> str:
     try:
         compile_pattern(pattern)
     except MatchError as error:
@@ -57,38 +57,38 @@ def _readable(pattern: str) -> str:
     return pattern
 
 
-def _named(params: object) -> object:
-    """Refuse keys that cannot be the name of a parameter."""
+def _string_keys(params: object) -> object:
+    """Refuse keys that are not strings, since they name parameters."""
     for key in params if isinstance(params, Mapping) else ():
         if not isinstance(key, str):
-            raise ValueError(f"expected text as a key, got {show(key)}.")
+            raise ValueError(f"expected text as a key, got {short_repr(key)}.")
     return params
 
 
-def _finite(params: dict[str, Any]) -> dict[str, Any]:
-    """Refuse numbers, at any depth, that are infinite or none."""
-    bad = _not_finite(params, "")
-    if bad:
-        raise ValueError(f"expected finite numbers, got {bad}.")
+def _all_finite(params: dict[str, Any]) -> dict[str, Any]:
+    """Refuse infinities and NaN at any depth."""
+    first = _first_non_finite(params, "")
+    if first:
+        raise ValueError(f"expected finite numbers, got {first}.")
     return params
 
 
-def _not_finite(value: object, path: str) -> str:
-    """Return the first number that is not finite as `path = value`, or an empty text."""
+def _first_non_finite(value: object, path: str) -> str:
+    """Return the first number that is not finite as `path = value`, or an empty string."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{path} = {value}"
     if isinstance(value, Mapping):
-        inside = ((join(path, str(key)), item) for key, item in value.items())
+        inside = ((join_path(path, str(key)), item) for key, item in value.items())
     elif isinstance(value, list | tuple):
         inside = ((f"{path}[{index}]", item) for index, item in enumerate(value))
     else:
         return ""
-    return next(filter(None, (_not_finite(item, where) for where, item in inside)), "")
+    return next(filter(None, (_first_non_finite(item, where) for where, item in inside)), "")
 
 
-def plain(value: object) -> object:
-    """Copy mappings of any class, at any depth, into dicts, the only mappings pydantic takes."""
-    return {key: plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+def to_dicts(value: object) -> object:
+    """Convert mappings of any class, at any depth, to dicts, the only mappings that pydantic accepts."""
+    return {key: to_dicts(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
 _FINITE = Field(strict=True, allow_inf_nan=False)
@@ -106,18 +106,18 @@ Name = Annotated[str, Field(strict=True), Expected("a name as text")]
 Params = Annotated[
     dict[str, Any],
     Expected("a mapping from parameter names to values"),
-    BeforeValidator(_named),
-    AfterValidator(_finite),
+    BeforeValidator(_string_keys),
+    AfterValidator(_all_finite),
 ]
 
 _Name = Annotated[str, Field(strict=True, min_length=1)]
-_Pattern = Annotated[str, Field(strict=True), AfterValidator(_readable)]
+_Pattern = Annotated[str, Field(strict=True), AfterValidator(_valid_pattern)]
 _PATTERNS = Expected("a pattern or a list of patterns", item="a pattern as text")
 _SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _SCHEMA_OR_NULL = {"anyOf": [*_SCHEMA["anyOf"], {"type": "null"}]}
 
 Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(_as_tuple), WithJsonSchema(_SCHEMA), _PATTERNS]
-SomePatterns = Annotated[Patterns, AfterValidator(_some)]
+SomePatterns = Annotated[Patterns, AfterValidator(_non_empty)]
 NamesOrNone = Annotated[
     Annotated[tuple[_Name, ...], BeforeValidator(_as_tuple)] | None,
     WithJsonSchema(_SCHEMA_OR_NULL),

@@ -1,6 +1,6 @@
 """The spec blocks of the three callbacks: importance, summation, adjustment.
 
-The papers are cited as in `fgadahat_hooks.spec`.
+The papers are cited as in `attach_spec`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from fgadahat_hooks import registry
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.spec.base import AboveOne, Block, Count, Flag, Name, NonNegative, Params, Positive, Seed, Share
-from fgadahat_hooks.spec.errors import show
+from fgadahat_hooks.spec.errors import short_repr
 
 ApplyTo = Literal["update", "gradient"]
 
@@ -63,26 +63,26 @@ class ImportanceSpec(Block):
 
     @field_validator("type")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _registered(cls, name: str) -> str:
         if name not in registry.measures:
             raise ValueError(f"expected the name of a measure, got {name!r}.{registry.measures.hint(name)}")
         return name
 
     @field_validator("params")
     @classmethod
-    def _accepted(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Let the measure itself say which parameters it takes."""
+    def _accepted_by_measure(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Construct the measure, which checks its parameters itself."""
         name = info.data.get("type")
         if name in registry.measures:
             try:
                 registry.measures.get(str(name))(**params)
             except (FgadahatError, TypeError) as error:
-                raise ValueError(f"expected parameters of {name!r}, got {show(params)}. {error}") from None
+                raise ValueError(f"expected parameters of {name!r}, got {short_repr(params)}. {error}") from None
         return params
 
 
-# Below, t is the number of a finished task and T the number of tasks finished so far; the weight is that of task t in
-# the sum. Every weight falls with t, i.e. grows with a task's age: older tasks are protected more.
+# Below, t is the number of a finished task, T the number of tasks finished so far, and the weight that of task t in the
+# sum. Every weight falls with t, i.e. grows with a task's age: older tasks are protected more.
 
 
 class PlainSummation(Block):
@@ -139,8 +139,8 @@ SummationSpec = Annotated[
 """How the importance of finished tasks adds up."""
 
 
-def _with_published(values: Any, intensity: float) -> Any:
-    """Let a rate on the gradient have the papers' intensity where none is given: on the update it would do nothing."""
+def _with_published_intensity(values: Any, intensity: float) -> Any:
+    """Use the papers' intensity for rates on the gradient if none is given; for rates on the update it is too small."""
     if isinstance(values, Mapping) and values.get("apply_to") == "gradient":
         return {"intensity": intensity, **values}
     return values
@@ -185,7 +185,7 @@ class FGAdaHAT(Block):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, values: Any) -> Any:
-        return _with_published(values, 1.5e-7)
+        return _with_published_intensity(values, 1.5e-7)
 
 
 class AdaHAT(Block):
@@ -211,7 +211,7 @@ class AdaHAT(Block):
     @model_validator(mode="before")
     @classmethod
     def _as_published(cls, values: Any) -> Any:
-        return _with_published(values, 1e-6)
+        return _with_published_intensity(values, 1e-6)
 
 
 class HAT(Block):

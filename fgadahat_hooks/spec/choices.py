@@ -1,4 +1,4 @@
-"""Enters the equations' tables into the registry, so that a user sees and extends all named things in one place."""
+"""Registers the tables of `functional`, so that users find and extend all named choices in `registry`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fgadahat_hooks.functional.summation import STRATEGIES
 
 
 def fill_registry() -> None:
-    """Register every strategy, scheduler and aggregation under its name; entries that are there already stay."""
+    """Register every strategy, scheduler and aggregation under its name; existing entries are kept."""
     for name, strategy in STRATEGIES.items():
         if name not in registry.strategies:
             registry.strategies.register(name)(strategy)

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a spec, said in the words of a spec: path, expected, got, what to do."""
+"""Turns pydantic's validation errors into problems of a spec: path, what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from fgadahat_hooks.registry import nearest, suggest
 _SHOWN = 60
 """How many characters of a wrong value a message shows."""
 
-
 _YAML_BOOLS = ("true", "false", "yes", "no", "on", "off")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Says, beside a type, what is expected there.
+    """Annotates a field's type with what error messages say is expected.
 
     Attributes:
-        text: What is expected of the value.
-        item: What is expected of one item, where the value is a list.
+        text: What the value should be.
+        item: What one item should be, if the value is a list.
     """
 
     text: str
@@ -34,8 +33,8 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where in a spec an error is: the path as it is written there, and what belongs there."""
+class _Location:
+    """Where in a spec an error is: the path as the user writes it, and the annotations found there."""
 
     path: str
     type: Any
@@ -51,39 +50,39 @@ def problems(root: Any, error: ValidationError) -> tuple[Problem, ...]:
     """Turn a validation error into problems, in the order of the spec's fields.
 
     Args:
-        root: The annotation that was validated: a model, or a union of models told apart by a tag.
+        root: The annotation that was validated: a model, or a union of models discriminated by a tag.
         error: What pydantic raised.
     """
     details = error.errors(include_url=False)
     return tuple(_problem(root, _locate(root, detail["loc"]), detail) for detail in details)
 
 
-def show(value: object) -> str:
-    """Return the value as Python writes it, on one line, cut where it is long."""
+def short_repr(value: object) -> str:
+    """Return the `repr` of a value on one line, truncated if it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def join(path: str, key: str) -> str:
+def join_path(path: str, key: str) -> str:
     """Append a key to a path."""
     return f"{path}.{key}" if path else key
 
 
 def variants(annotation: Any) -> tuple[str, dict[str, type[BaseModel]]]:
-    """Return the tag's name and the model of each tag, of a union of models; `("", {})` for any other type."""
-    members = [member for member in get_args(_bare(annotation)) if _is_model(member)]
+    """Return the tag's key and the model for each tag, for a union of models; `("", {})` for any other type."""
+    members = [member for member in get_args(_strip_annotated(annotation)) if _is_model(member)]
     tag = getattr(members[0], "tag", "") if members else ""
     return tag, {name: member for member in members if tag for name in get_args(member.model_fields[tag].annotation)}
 
 
 def keys(annotation: Any) -> list[str]:
-    """Return the keys a block may have."""
+    """Return the keys that a block may have."""
     if _is_model(annotation):
         return list(annotation.model_fields)
     return list(dict.fromkeys(key for model in variants(annotation)[1].values() for key in model.model_fields))
 
 
-def _bare(annotation: Any) -> Any:
+def _strip_annotated(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
@@ -91,34 +90,36 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _locate(root: Any, loc: tuple[int | str, ...]) -> _Place:
-    """Follow pydantic's location; it holds the tag of a union, which is no part of the path."""
-    place = _Place("", root, None, None)
+def _locate(root: Any, loc: tuple[int | str, ...]) -> _Location:
+    """Convert pydantic's location, which also holds the tags of unions; these are not part of the path."""
+    location = _Location("", root, None, None)
     for part in loc:
-        models = variants(place.type)[1]
+        models = variants(location.type)[1]
         if isinstance(part, int):
-            place = _Place(f"{place.path}[{part}]", str, place.type, place.field, item=True)
+            location = _Location(f"{location.path}[{part}]", str, location.type, location.field, item=True)
         elif part in models:
-            place = _Place(place.path, models[part], place.owner, place.field)
+            location = _Location(location.path, models[part], location.owner, location.field)
         else:
-            field = place.type.model_fields.get(part) if _is_model(place.type) else None
-            place = _Place(join(place.path, part), field.annotation if field else None, place.type, field)
-    return place
+            field = location.type.model_fields.get(part) if _is_model(location.type) else None
+            location = _Location(
+                join_path(location.path, part), field.annotation if field else None, location.type, field
+            )
+    return location
 
 
-def _expected(place: _Place) -> str:
-    """Say what belongs at a place."""
-    for marker in place.field.metadata if place.field else ():
+def _expected_text(location: _Location) -> str:
+    """Return what is expected at a location."""
+    for marker in location.field.metadata if location.field else ():
         if isinstance(marker, Expected):
-            return marker.item if place.item else marker.text
-    choices = get_args(place.type) if get_origin(place.type) is Literal else ()
+            return marker.item if location.item else marker.text
+    choices = get_args(location.type) if get_origin(location.type) is Literal else ()
     if choices:
         return _one_of(choices)
-    tag = variants(place.type)[0]
+    tag = variants(location.type)[0]
     return (
         f"a mapping with the key {tag!r}"
         if tag
-        else f"a mapping with keys among {', '.join(map(repr, keys(place.type)))}"
+        else f"a mapping with keys among {', '.join(map(repr, keys(location.type)))}"
     )
 
 
@@ -130,32 +131,34 @@ def _one_of(choices: tuple[Any, ...] | list[str]) -> str:
     return repr(choices[0]) if len(choices) == 1 else f"one of {', '.join(map(repr, choices))}"
 
 
-def _problem(root: Any, place: _Place, detail: ErrorDetails) -> Problem:
-    return _SAID.get(detail["type"], _wrong_value)(root, place, detail)
+def _problem(root: Any, location: _Location, detail: ErrorDetails) -> Problem:
+    return _BY_ERROR_TYPE.get(detail["type"], _wrong_value)(root, location, detail)
 
 
-def _wrong_value(_: Any, place: _Place, detail: ErrorDetails) -> Problem:
+def _wrong_value(_: Any, location: _Location, detail: ErrorDetails) -> Problem:
     value = detail["input"]
-    return Problem(place.path, f"expected {_expected(place)}, got {show(value)}.{_remedy(place, value)}")
+    return Problem(
+        location.path, f"expected {_expected_text(location)}, got {short_repr(value)}.{_remedy(location, value)}"
+    )
 
 
-def _remedy(place: _Place, value: object) -> str:
-    if value is None and place.field is not None and not place.field.is_required() and not place.item:
+def _remedy(location: _Location, value: object) -> str:
+    if value is None and location.field is not None and not location.field.is_required() and not location.item:
         return " Leave the key out to use the default."
     if isinstance(value, str):
-        return _remedy_for_text(place, value)
+        return _remedy_for_text(location, value)
     return ""
 
 
-def _remedy_for_text(place: _Place, value: str) -> str:
-    tag, models = variants(place.type)
+def _remedy_for_text(location: _Location, value: str) -> str:
+    tag, models = variants(location.type)
     if tag:
         return f" Write {{{tag}: {value}}}." if value in models else suggest(value, models)
-    if get_origin(place.type) is Literal:
-        return suggest(value, [choice for choice in get_args(place.type) if isinstance(choice, str)])
-    if place.type is bool:
+    if get_origin(location.type) is Literal:
+        return suggest(value, [choice for choice in get_args(location.type) if isinstance(choice, str)])
+    if location.type is bool:
         return " Write it without quotes." if value.lower() in _YAML_BOOLS else ""
-    return " Write the number without quotes." if place.type in (int, float) and _is_number(value) else ""
+    return " Write the number without quotes." if location.type in (int, float) and _is_number(value) else ""
 
 
 def _is_number(text: str) -> bool:
@@ -166,55 +169,55 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _own_words(_: Any, place: _Place, detail: ErrorDetails) -> Problem:
-    """Pass on what one of our validators said."""
-    return Problem(place.path, str(detail.get("ctx", {})["error"]))
+def _from_validator(_: Any, location: _Location, detail: ErrorDetails) -> Problem:
+    """Return the message of one of our own validators."""
+    return Problem(location.path, str(detail.get("ctx", {})["error"]))
 
 
-def _missing(_: Any, place: _Place, __: ErrorDetails) -> Problem:
-    tag = getattr(place.owner, "tag", "")
-    needed = f" Needed by {tag} {get_args(place.owner.model_fields[tag].annotation)[0]!r}" if tag else " Needed"
-    meaning = f": {place.field.description}" if place.field and place.field.description else "."
-    return Problem(place.path, f"expected {_expected(place)}, got nothing.{needed}{meaning}")
+def _missing(_: Any, location: _Location, __: ErrorDetails) -> Problem:
+    tag = getattr(location.owner, "tag", "")
+    needed = f" Needed by {tag} {get_args(location.owner.model_fields[tag].annotation)[0]!r}" if tag else " Needed"
+    meaning = f": {location.field.description}" if location.field and location.field.description else "."
+    return Problem(location.path, f"expected {_expected_text(location)}, got nothing.{needed}{meaning}")
 
 
-def _wrong_tag(_: Any, place: _Place, detail: ErrorDetails) -> Problem:
-    tag, models = variants(place.type)
+def _wrong_tag(_: Any, location: _Location, detail: ErrorDetails) -> Problem:
+    tag, models = variants(location.type)
     value = detail["input"][tag]
-    text = f"expected {_one_of(list(models))}, got {show(value)}.{suggest(value, models)}"
-    return Problem(join(place.path, tag), text)
+    text = f"expected {_one_of(list(models))}, got {short_repr(value)}.{suggest(value, models)}"
+    return Problem(join_path(location.path, tag), text)
 
 
-def _no_tag(_: Any, place: _Place, detail: ErrorDetails) -> Problem:
-    """A union whose tag is absent; a misspelt tag key is the usual reason."""
-    tag, models = variants(place.type)
+def _missing_tag(_: Any, location: _Location, detail: ErrorDetails) -> Problem:
+    """Report a missing tag; the usual reason is a misspelt key."""
+    tag, models = variants(location.type)
     near = nearest(tag, [key for key in detail["input"] if isinstance(key, str)])
-    there = f" Rename the key {near[0]!r} to {tag!r}." if near else ""
-    return Problem(join(place.path, tag), f"expected {_one_of(list(models))}, got nothing.{there}")
+    remedy = f" Rename the key {near[0]!r} to {tag!r}." if near else ""
+    return Problem(join_path(location.path, tag), f"expected {_one_of(list(models))}, got nothing.{remedy}")
 
 
-def _unknown_key(root: Any, place: _Place, detail: ErrorDetails) -> Problem:
+def _unknown_key(root: Any, location: _Location, detail: ErrorDetails) -> Problem:
     key = str(detail["loc"][-1])
-    known = keys(place.owner)
+    known = keys(location.owner)
     text = f"expected {_keys_among(known)}, got {key!r}."
-    return Problem(place.path, text + (_elsewhere(root, place, key) or suggest(key, known)))
+    return Problem(location.path, text + (_where_key_belongs(root, location, key) or suggest(key, known)))
 
 
-def _elsewhere(root: Any, place: _Place, key: str) -> str:
-    """Say which other variant of this block, or which other blocks, have such a key."""
-    homes = []
+def _where_key_belongs(root: Any, location: _Location, key: str) -> str:
+    """Name the other variant of this block, or else the other blocks, that have such a key."""
+    paths = []
     for path, annotation in _blocks(root):
         tag, models = variants(annotation)
         owners = [name for name, model in models.items() if key in model.model_fields]
-        if owners and place.owner in models.values():
+        if owners and location.owner in models.values():
             return f" It belongs to {tag} {_one_of(owners)}."
-        if key in keys(annotation) and place.owner is not annotation:
-            homes.append(join(path, key))
-    return f" Write it as {' or '.join(map(repr, homes))}." if homes else ""
+        if key in keys(annotation) and location.owner is not annotation:
+            paths.append(join_path(path, key))
+    return f" Write it as {' or '.join(map(repr, paths))}." if paths else ""
 
 
 def _blocks(root: Any) -> Iterator[tuple[str, Any]]:
-    """Go through a spec's blocks, the spec itself first; the path of each and its annotation."""
+    """Yield path and annotation of the spec itself and of each of its blocks."""
     yield "", root
     if _is_model(root):
         for name, field in root.model_fields.items():
@@ -222,15 +225,15 @@ def _blocks(root: Any) -> Iterator[tuple[str, Any]]:
                 yield name, field.annotation
 
 
-def _wrong_key(_: Any, place: _Place, detail: ErrorDetails) -> Problem:
-    return Problem(place.path, f"expected text as a key, got {show(detail['input'])}.")
+def _key_not_text(_: Any, location: _Location, detail: ErrorDetails) -> Problem:
+    return Problem(location.path, f"expected text as a key, got {short_repr(detail['input'])}.")
 
 
-_SAID: Mapping[str, Callable[[Any, _Place, ErrorDetails], Problem]] = {
+_BY_ERROR_TYPE: Mapping[str, Callable[[Any, _Location, ErrorDetails], Problem]] = {
     "extra_forbidden": _unknown_key,
-    "invalid_key": _wrong_key,
+    "invalid_key": _key_not_text,
     "missing": _missing,
     "union_tag_invalid": _wrong_tag,
-    "union_tag_not_found": _no_tag,
-    "value_error": _own_words,
+    "union_tag_not_found": _missing_tag,
+    "value_error": _from_validator,
 }

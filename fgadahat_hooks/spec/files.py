@@ -1,4 +1,4 @@
-"""Specs in files: JSON or YAML, chosen by the file's suffix, UTF-8."""
+"""Reads and writes specs as JSON or YAML files, chosen by suffix, in UTF-8."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.errors import Problem, SpecError
 from fgadahat_hooks.registry import suggest
 from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
-from fgadahat_hooks.spec.errors import show
+from fgadahat_hooks.spec.errors import short_repr
 
 if TYPE_CHECKING:
     import yaml
 
 T = TypeVar("T")
 
-# YAML 1.1 takes `1e-6` for text, as it has no point; a spec is full of such numbers.
+# YAML 1.1 reads `1e-6` as a string, because it has no decimal point; specs have many such numbers.
 _YAML_FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 def load_spec(path: str | os.PathLike[str] | Mapping[str, Any]) -> AttachSpec:
-    """Read a spec from a `.json`, `.yaml` or `.yml` file, or from what another reader made of one.
+    """Read a spec from a `.json`, `.yaml` or `.yml` file, or from a mapping that another reader returned.
 
     Raises:
-        SpecError: The file cannot be read, or the spec in it has problems; all are listed, with the file.
+        SpecError: The file cannot be read, or its spec has problems; all are listed, with the file's name.
     """
     if isinstance(path, Mapping):
         return to_spec(path)
@@ -42,20 +42,22 @@ def load_spec(path: str | os.PathLike[str] | Mapping[str, Any]) -> AttachSpec:
 
 
 def read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a `.json`, `.yaml` or `.yml` file holds, as long as that is a mapping.
+    """Read a mapping from a `.json`, `.yaml` or `.yml` file.
 
     Raises:
-        SpecError: The file cannot be read, or holds something else.
+        SpecError: The file cannot be read, has duplicate keys, or does not hold a mapping.
     """
     file = Path(path)
     read = _for_suffix(file, {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml})
     try:
-        found: list[Problem] = []
-        data = read(_text(file), found)
-        if found:
-            raise SpecError(found)
+        duplicates: list[Problem] = []
+        data = read(_read_text(file), duplicates)
+        if duplicates:
+            raise SpecError(duplicates)
         if not isinstance(data, dict):
-            raise SpecError([Problem("", f"expected a mapping at the top, got {show(data)}.{_if_empty(data)}")])
+            raise SpecError(
+                [Problem("", f"expected a mapping at the top, got {short_repr(data)}.{_hint_if_empty(data)}")]
+            )
     except SpecError as error:
         raise SpecError(error.problems, str(file)) from None
     return data
@@ -66,30 +68,30 @@ def dump_spec(spec: AttachSpec, path: str | os.PathLike[str]) -> None:
 
     Args:
         spec: The spec.
-        path: Where to write; a file that is there is replaced.
+        path: Where to write; an existing file is replaced.
 
     Raises:
-        SpecError: The suffix is another one, the spec holds what a file cannot, or the file cannot be written.
+        SpecError: The suffix is unknown, the spec holds values that a file cannot, or the file cannot be written.
     """
     file = Path(path)
     write = _for_suffix(file, {".json": _write_json, ".yaml": yaml_text, ".yml": yaml_text})
-    text = write(_as_data(to_spec(spec), file))
+    text = write(_to_plain_data(to_spec(spec), file))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise _failed(file, f"cannot be written: {error.strerror}.") from None
+        raise _file_error(file, f"cannot be written: {error.strerror}.") from None
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a spec file, for editors and other tools."""
     schema = AttachSpec.model_json_schema()
     if len(registry.measures):
-        # The model leaves the list open, as measures can be registered later; the schema lists those of now.
+        # The model has no such list, as measures can be registered later; the schema lists those registered now.
         schema["$defs"]["ImportanceSpec"]["properties"]["type"]["enum"] = list(registry.measures.names())
     return schema
 
 
-def _failed(file: Path, text: str) -> SpecError:
+def _file_error(file: Path, text: str) -> SpecError:
     return SpecError([Problem("", text)], str(file))
 
 
@@ -97,75 +99,75 @@ def _for_suffix(file: Path, table: Mapping[str, T]) -> T:
     try:
         return table[file.suffix.lower()]
     except KeyError:
-        raise _failed(file, f"expected a file name that ends in {', '.join(table)}, got {file.name!r}.") from None
+        raise _file_error(file, f"expected a file name that ends in {', '.join(table)}, got {file.name!r}.") from None
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         siblings = [other.name for other in file.parent.glob("*")] if file.parent.is_dir() else []
-        raise _failed(file, f"expected a file, found none.{suggest(file.name, siblings)}") from None
+        raise _file_error(file, f"expected a file, found none.{suggest(file.name, siblings)}") from None
     except UnicodeDecodeError as error:
-        raise _failed(file, f"expected UTF-8 text, got other bytes at offset {error.start}.") from None
+        raise _file_error(file, f"expected UTF-8 text, got other bytes at offset {error.start}.") from None
     except OSError as error:
-        raise _failed(file, f"cannot be read: {error.strerror}.") from None
+        raise _file_error(file, f"cannot be read: {error.strerror}.") from None
 
 
-def _if_empty(data: object) -> str:
+def _hint_if_empty(data: object) -> str:
     return " The file is empty; write {} for a spec of defaults." if data is None else ""
 
 
-def _twice(key: object, line: int | None = None) -> Problem:
+def _duplicate_key(key: object, line: int | None = None) -> Problem:
     where = f"line {line}" if line else ""
-    return Problem(where, f"expected each key once, got {show(key)} again. Remove one of the two.")
+    return Problem(where, f"expected each key once, got {short_repr(key)} again. Remove one of the two.")
 
 
-def _syntax(line: int, column: int, text: str) -> SpecError:
+def _syntax_error(line: int, column: int, text: str) -> SpecError:
     return SpecError([Problem(f"line {line}, column {column}", text)])
 
 
-def _read_json(text: str, found: list[Problem]) -> object:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _read_json(text: str, duplicates: list[Problem]) -> object:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         data: dict[str, Any] = {}
         for key, value in pairs:
             if key in data:
-                found.append(_twice(key))
+                duplicates.append(_duplicate_key(key))
             data[key] = value
         return data
 
     try:
-        return json.loads(text.strip() or "null", object_pairs_hook=once)
+        return json.loads(text.strip() or "null", object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise _syntax(error.lineno, error.colno, f"expected valid JSON ({error.msg}).") from None
+        raise _syntax_error(error.lineno, error.colno, f"expected valid JSON ({error.msg}).") from None
     except RecursionError:
         raise SpecError([Problem("", "expected JSON of a few levels, got too many.")]) from None
-    except ValueError as error:  # a whole number of thousands of digits
+    except ValueError as error:  # an integer of thousands of digits
         raise SpecError([Problem("", f"expected valid JSON ({error}).")]) from None
 
 
-def _read_yaml(text: str, found: list[Problem]) -> object:
+def _read_yaml(text: str, duplicates: list[Problem]) -> object:
     import yaml
 
     try:
-        # The loader is yaml's safe one, with two changes that keep it so.
-        data = yaml.load(text, Loader=_yaml_loader(found))  # noqa: S506
+        # The loader is a subclass of yaml's safe one, and its two changes keep it safe.
+        data = yaml.load(text, Loader=_yaml_loader(duplicates))  # noqa: S506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         reason = ", ".join(filter(None, (error.context, error.problem)))
-        raise _syntax(line, column, f"expected valid YAML ({reason}).") from None
+        raise _syntax_error(line, column, f"expected valid YAML ({reason}).") from None
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError([Problem("", f"expected valid YAML ({' '.join(str(error).split())}).")]) from None
     except RecursionError:
         raise SpecError([Problem("", "expected YAML of a few levels, got too many.")]) from None
-    # The loader comes to an outer mapping's keys before an inner one's; people read by line.
-    found.sort(key=lambda problem: int(problem.path.removeprefix("line ")))
+    # The loader visits the keys of an outer mapping before those of an inner one; sort by line.
+    duplicates.sort(key=lambda problem: int(problem.path.removeprefix("line ")))
     return data
 
 
-def _yaml_loader(found: list[Problem]) -> type[yaml.SafeLoader]:
-    """Make a safe loader that reads `1e-6` as a number and notes keys that come twice."""
+def _yaml_loader(duplicates: list[Problem]) -> type[yaml.SafeLoader]:
+    """Return a safe loader that reads `1e-6` as a number and appends a problem for each duplicate key."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -174,7 +176,7 @@ def _yaml_loader(found: list[Problem]) -> type[yaml.SafeLoader]:
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                     if key.value in seen:
-                        found.append(_twice(key.value, key.start_mark.line + 1))
+                        duplicates.append(_duplicate_key(key.value, key.start_mark.line + 1))
                     seen.add(key.value)
             return super().construct_mapping(node, deep=deep)
 
@@ -182,12 +184,12 @@ def _yaml_loader(found: list[Problem]) -> type[yaml.SafeLoader]:
     return Loader
 
 
-def _as_data(spec: AttachSpec, file: Path) -> dict[str, Any]:
-    """Turn a spec into plain data; only a measure's parameters can hold what no file can."""
+def _to_plain_data(spec: AttachSpec, file: Path) -> dict[str, Any]:
+    """Convert a spec to plain data; only the measure's parameters can hold values that no file can."""
     try:
         return spec.model_dump(mode="json")
     except PydanticSerializationError:
-        got = f"got {show(spec.importance.params)}"
+        got = f"got {short_repr(spec.importance.params)}"
         text = f"expected text, numbers, lists and mappings, {got}. Set such parameters in Python after loading."
         raise SpecError([Problem("importance.params", text)], str(file)) from None
 
@@ -197,7 +199,7 @@ def _write_json(data: dict[str, Any]) -> str:
 
 
 def yaml_text(data: dict[str, Any]) -> str:
-    """Write plain data as YAML, in the order given."""
+    """Return plain data as YAML text, in the given order of keys."""
     import yaml
 
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))

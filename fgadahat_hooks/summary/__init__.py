@@ -1,11 +1,13 @@
-"""What there is to look at of a run, from a live session or from a saved folder, as plain data.
+"""A run as plain data, from a live session or from a saved folder.
 
-What belongs here reads and never changes a session. Pictures and pages of it are made in `plots`, `report` and `cli`.
+What belongs here reads a session and never changes it: `summary` is the data and how it is read, `accuracy_summary` the
+numbers of an accuracy matrix. Figures, pages and tables are made from it in `plots`, `report` and `cli`.
 """
 
+from fgadahat_hooks.summary.accuracy_input import accuracy_matrix
 from fgadahat_hooks.summary.accuracy_summary import AccuracySummary, accuracy_summary
 from fgadahat_hooks.summary.source import as_summary
-from fgadahat_hooks.summary.summary import ACCURACY, RunSummary, accuracy_matrix, read_summary, summarize
+from fgadahat_hooks.summary.summary import ACCURACY, RunSummary, read_summary, summarize
 
 __all__ = [
     "ACCURACY",

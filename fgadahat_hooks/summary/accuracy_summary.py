@@ -1,4 +1,4 @@
-"""The numbers by which a run is judged, read from its accuracy matrix: what report and plots show of it."""
+"""The numbers by which a run is judged, computed from its accuracy matrix; report and plots show them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AccuracySummary:
-    """What a run reached; NaN where it was not measured.
+    """Accuracies of a run and their means; NaN where nothing was measured.
 
     The four means are those of `fgadahat_hooks.metrics`, by the same names.
 
@@ -32,11 +32,11 @@ class AccuracySummary:
 
 
 def accuracy_summary(accuracy: Tensor | None) -> AccuracySummary | None:
-    """Return what a run reached, None if nothing was measured.
+    """Return the accuracies of a run and their means, None if nothing was measured.
 
     Args:
-        accuracy: `a[i, j]` on task j after learning task i, `(tasks, tasks)`, NaN where not measured. Later rows may
-            be all NaN: they are of tasks that were not measured yet.
+        accuracy: `a[i, j]` on task j after learning task i, `(tasks, tasks)`, NaN where not measured. The
+            last rows may be all NaN: those of tasks that were not measured yet.
     """
     rows = [] if accuracy is None else accuracy.tolist()
     while rows and all(map(math.isnan, rows[-1])):

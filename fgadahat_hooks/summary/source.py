@@ -1,4 +1,4 @@
-"""The one rule of what can be looked at: a session, what was read from it, or a folder."""
+"""What report, figures and command line accept as a run: a session, its summary, or a folder."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.session.session import Session
-from fgadahat_hooks.summary.summary import RunSummary, accuracy_matrix, read_summary, summarize
+from fgadahat_hooks.summary.accuracy_input import accuracy_matrix
+from fgadahat_hooks.summary.summary import RunSummary, read_summary, summarize
 
 Source = Session | RunSummary | str | os.PathLike[str]
 """A live session, a summary, or a folder that `session.save` wrote."""
 
 
 def as_summary(source: Source, accuracy: Any = None) -> RunSummary:
-    """Return what there is to look at of a run.
+    """Return the summary of a run, from whatever it is given as.
 
     Args:
         source: A session, a summary or a folder.
-        accuracy: The accuracy matrix, as for `summarize`; what the source has itself when left out.
+        accuracy: The accuracy matrix, as for `summarize`; that of the source when left out.
 
     Raises:
         BadCallError: It is none of these, or the accuracies are no matrix of its tasks.

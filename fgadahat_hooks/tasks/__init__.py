@@ -1,5 +1,10 @@
-"""One task from begin to end, and what can be asked of finished ones.
+"""One task from begin to end, and what can be asked of finished ones; `sequence` is what a session holds of all this.
 
-What belongs here knows one attached model and its tasks. What stops a write to a protected weight is in `protection`;
-the session is above and is never imported.
+- A running task: `task` (what a training loop calls), `lifecycle` (begin and end), `checks`, `task_entry` (what it
+  begins with), `task_record` (what it leaves), `batches`, `sparsity_term`, `branches` (new execution paths).
+- Finished tasks: `mixed` (one task per sample), `forgetting`, `capacity` and `history`, `measuring`, `clip`.
+- Randomness, for a restart: `random_states`, `epoch_replay`.
+
+Everything here knows one attached model and its tasks, and nothing of sessions or files. What stops a write to a
+protected weight is in `protection`.
 """

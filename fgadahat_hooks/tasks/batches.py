@@ -1,4 +1,4 @@
-"""The batches of an epoch, which drive a task's events."""
+"""The batches of an epoch, which drive a task's batch events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class BatchEvents(Protocol):
-    """What is told of each batch; a running `Task` is one."""
+    """What is called for each batch; a running `Task` is one."""
 
     @property
     def id(self) -> TaskId:
@@ -21,28 +21,28 @@ class BatchEvents(Protocol):
         ...
 
     def begin_batch(self, batch: int, num_batches: int, data: Any = None) -> None:
-        """Anneal, and tell the callbacks that a batch begins."""
+        """Anneal, and call `on_train_batch_start`."""
         ...
 
     def end_batch(self) -> None:
-        """Tell the callbacks that a batch has ended."""
+        """Call `on_train_batch_end`."""
         ...
 
 
 def batches(
     task: BatchEvents, loader: Iterable[T], *, num_batches: int | None = None, start: int = 0, progress: bool = False
 ) -> Iterator[T]:
-    """Go over one epoch of a loader and drive the task's batch events; `task.batches` is the same.
+    """Iterate over one epoch of a loader and drive the task's batch events; `task.batches` is the same.
 
     Args:
         task: The running task.
         loader: A `DataLoader` or any iterable of batches.
         num_batches: Number of batches; needed if the loader has no length.
-        start: How many batches of this epoch were trained on before an interruption: they are drawn and left out.
+        start: How many batches of this epoch were trained on before an interruption: they are drawn and skipped.
         progress: Show a progress bar (needs `rich`; silent when not on a terminal).
 
     Raises:
-        BadCallError: The number of batches cannot be told, or the loader gives more than that.
+        BadCallError: The number of batches is not known, or the loader gives more than that.
         MissingDependencyError: `progress` is asked for and `rich` is not installed.
     """
     total = _length(loader, num_batches)

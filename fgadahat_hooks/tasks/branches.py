@@ -1,16 +1,16 @@
-"""Forwards that take an execution path that no trace has seen: noticed as they run, traced before the next step.
+"""Notice forwards that take an execution path no trace has seen, and trace them before the next optimizer step.
 
-What the unit graph says of a layer's inputs is true of the forwards that were traced. A model that branches on its
-inputs may take another execution path, on which a layer is fed from elsewhere. So a hook on each module compares which
-module runs after which with what is known. That costs one look into a dict. A new pair costs one more trace, of that
-very batch in evaluation mode, before an optimizer may move anything: a finished task's outputs are computed in that
-mode, so no output that was ever computed can change.
+The unit graph is valid for the forwards that were traced. A model that branches on its inputs may take another
+execution path, on which other layers feed a layer. So a hook on each module compares which module runs after which with
+the known paths, at the cost of one dict lookup. A new pair of modules costs one more trace, of the same batch in
+evaluation mode, before an optimizer may change anything. Outputs of finished tasks are computed in that mode, so no
+output that was ever computed can change.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ from fgadahat_hooks.errors import TraceError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.graph.trace import ExampleInputs, trace_again
 from fgadahat_hooks.graph.tracing.execution_paths import START, KnownPaths, Next, Pair, path_modules
-from fgadahat_hooks.graph.tracing.extend import distrusted, same
-from fgadahat_hooks.graph.tracing.forward import Call
+from fgadahat_hooks.graph.tracing.extend import assume_live
+from fgadahat_hooks.graph.tracing.forward import ModelCall
+from fgadahat_hooks.graph.tracing.input_maps import equal_input_maps
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 
-_PATIENCE = 8
-"""How many new paths of training that evaluation does not take are looked at; further ones are not (layer dropout)."""
+_MAX_TRAINING_PATHS = 8
+"""How many new paths that only training takes are traced; further ones, as of layer dropout, are ignored."""
 
 
 @dataclass
@@ -42,7 +43,7 @@ class NewPath:
         later: The modules that ran from the first new pair on.
     """
 
-    call: Call
+    call: ModelCall
     training: bool
     pairs: set[Pair]
     later: set[str]
@@ -53,7 +54,7 @@ class BranchWatch:
 
     Attributes:
         pending: New execution paths that have not been traced yet.
-        grown: Whether the graph is no longer that of the first trace.
+        grown: Whether the graph was extended after the first trace.
     """
 
     def __init__(self, attached: AttachedModel, changed: Callable[[], Callable[[], None] | None]) -> None:
@@ -61,86 +62,87 @@ class BranchWatch:
 
         Args:
             attached: The model; held weakly.
-            changed: Gives what to call when the graph has changed, None if nobody is there any more; a weak reference.
+            changed: A weak reference to what is called when the graph has changed.
         """
         self._attached = weakref.ref(attached)
         self._changed = changed
         self._known = {False: KnownPaths(), True: KnownPaths()}  # by whether the model is in training mode
-        self._patience = _PATIENCE
+        self._training_paths_left = _MAX_TRAINING_PATHS
         self._paused = False
+        # of the forward that is running:
         self._new: set[Pair] = set()
         self._later: set[str] = set()
-        self._trail: list[str] = []
-        self._here = self._known[False]
-        self._next: Next | None = None
+        self._visited: list[str] = []
+        self._known_here = self._known[False]
+        self._next: Next | None = None  # what known paths run next; None while no forward is compared
         self.pending: list[NewPath] = []
         self.grown = False
         self._learn(attached.graph.paths)
         self._learn(attached.graph.training_paths, training=True)
-        attached.hooks.forward_pre(attached.model, _Enter(self), first=True)
+        attached.hooks.forward_pre(attached.model, _BeginForward(self), first=True)
         for name, module in path_modules(attached.model):
-            attached.hooks.forward_pre(module, _Step(self, name))
-        attached.hooks.forward(attached.model, _Leave(self), always=True, kwargs=True)
+            attached.hooks.forward_pre(module, _RunModule(self, name))
+        attached.hooks.forward(attached.model, _EndForward(self), always=True, kwargs=True)
 
     def _learn(self, pairs: Iterable[Pair], training: bool = False) -> None:
-        """Take pairs of modules for known; those of training alone say nothing of evaluation."""
+        """Add pairs of modules to the known paths; those of training are not known for evaluation."""
         for known in (self._known[True],) if training else self._known.values():
             known.add(pairs)
 
     # ---------------------------------------------------------------- one forward
     def begin(self, model: nn.Module) -> None:
-        """Note that a forward of the model begins; one of a replica of it is not looked at."""
+        """Start comparing a forward of the model; one of a replica of it is ignored."""
         attached = self._attached()
-        impatient = model.training and not self._patience
-        if self._paused or impatient or attached is None or attached.model is not model:
+        enough = model.training and not self._training_paths_left
+        if self._paused or enough or attached is None or attached.model is not model:
             self._next = None
             return
-        self._new, self._later, self._trail = set(), set(), []
-        self._here = self._known[model.training]
-        self._next = self._here.start
+        self._new, self._later, self._visited = set(), set(), []
+        self._known_here = self._known[model.training]
+        self._next = self._known_here.start
 
     def step(self, name: str) -> None:
-        """Note that a module runs."""
+        """Compare the module that runs now with those that known paths run next."""
         if self._next is None:
             return
-        self._trail.append(name)
+        self._visited.append(name)
         following = self._next.get(name)
-        self._next = self._stray(name) if following is None else following
+        self._next = self._leave_known_paths(name) if following is None else following
         if self._new:
             self._later.add(name)
 
-    def _stray(self, name: str) -> Next:
-        """Leave the known paths; return what is known from this stop on."""
-        *before, _ = self._trail
+    def _leave_known_paths(self, name: str) -> Next:
+        """Record a new pair of modules; return what is known to run after this one."""
+        *before, _ = self._visited
         last = (before[-1], before.count(before[-1])) if before else START
-        stop = (name, self._trail.count(name))
+        stop = (name, self._visited.count(name))
         self._new.add((last, stop))
-        return self._here.at(stop)
+        return self._known_here.at(stop)
 
     def end(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Note that the forward has ended; keep its inputs if its path was new, unless it raised."""
-        watched, self._next = self._next is not None, None
-        if not watched or not self._new or output is None:
+        """End the forward; keep its inputs if its path was new, unless it raised."""
+        compared, self._next = self._next is not None, None
+        if not compared or not self._new or output is None:
             return
         inputs = (args, kwargs)
         if any(_is_abstract(leaf) for leaf in pytree.tree_leaves(inputs)):
-            return  # a compiler or a transform looks at the model, and asks for no numbers
+            return  # a compiler or a transform traces the model, without values
         kept = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), inputs)
-        self.pending.append(NewPath(Call(*kept), model.training, self._new, self._later))
+        self.pending.append(NewPath(ModelCall(*kept), model.training, self._new, self._later))
         self._learn(self._new, model.training)
 
-    # ---------------------------------------------------------------- afterwards
+    # ---------------------------------------------------------------- traces of new paths
     def retrace_pending(self) -> None:
-        """Trace the new paths, and let the unit graph hold for them too."""
+        """Trace the new paths, and extend the unit graph to them."""
         attached = self._attached()
         paths, self.pending = self.pending, []
         if attached is None or attached.detached:
             return
         for path in paths:
-            self.adopt(self._explored(attached, path))
+            self.adopt(self._graph_with(attached, path))
 
     def trace(self, inputs: ExampleInputs) -> None:
-        """Let the unit graph hold for a further forward, in evaluation mode.
+        """Extend the unit graph to a further forward, in evaluation mode.
 
         Raises:
             TraceError: The forward raised.
@@ -151,11 +153,12 @@ class BranchWatch:
             self._learn(pairs)
             self.adopt(graph)
 
-    def _explored(self, attached: AttachedModel, path: NewPath) -> UnitGraph:
-        """Return a graph that holds for a new path.
+    def _graph_with(self, attached: AttachedModel, path: NewPath) -> UnitGraph:
+        """Return a graph that is valid for a new path too.
 
-        One that evaluation does not take with these inputs is of training alone, where nothing has to keep its bits.
-        One that evaluation took and does not take again depends on more than inputs: nothing is promised of it.
+        A path of training that evaluation does not take with the same inputs needs no protection: no output of a
+        finished task is computed on it. A path of evaluation that is not taken again depends on more than the inputs:
+        what it fed is assumed to be live.
         """
         try:
             graph, pairs = self._traced(attached, path.call)
@@ -165,47 +168,44 @@ class BranchWatch:
         if path.pairs <= pairs:
             return graph
         if path.training:
-            self._patience -= 1
+            self._training_paths_left -= 1
             return graph
         self._learn(path.pairs)
-        return distrusted(graph, path.later)
+        return assume_live(graph, path.later)
 
     def _traced(self, attached: AttachedModel, inputs: ExampleInputs) -> tuple[UnitGraph, set[Pair]]:
         self._paused = True
         try:
-            with attached.gate_context.opened():
+            with attached.gate_context.open_gates():
                 return trace_again(attached.model, inputs, attached.graph)
         finally:
             self._paused = False
 
     def adopt(self, graph: UnitGraph) -> None:
-        """Put a graph in place of the one there was, and say so."""
+        """Replace the model's graph, and report the change."""
         attached = self._attached()
-        if attached is None or _alike(graph, attached.graph):
+        if attached is None or _equal_graphs(graph, attached.graph):
             return
         attached.graph, self.grown = graph, True
-        tell = self._changed()
-        if tell is not None:
-            tell()
+        report_change = self._changed()
+        if report_change is not None:
+            report_change()
 
 
 def _is_abstract(leaf: Any) -> bool:
+    """Return whether a value is a tensor without values of its own: fake, on the meta device, or of a transform."""
     wrapped = isinstance(leaf, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(leaf)
     return isinstance(leaf, FakeTensor) or wrapped or (isinstance(leaf, Tensor) and leaf.is_meta)
 
 
-def _alike(a: UnitGraph, b: UnitGraph) -> bool:
-    maps: tuple[Mapping[str, Any], Mapping[str, Any]] = (a.inputs, b.inputs)
-    return (
-        a.layers == b.layers
-        and maps[0].keys() == maps[1].keys()
-        and all(same(maps[0][n], maps[1][n]) for n in a.inputs)
-    )
+def _equal_graphs(a: UnitGraph, b: UnitGraph) -> bool:
+    same_layers = a.layers == b.layers and a.inputs.keys() == b.inputs.keys()
+    return same_layers and all(equal_input_maps(inputs, b.inputs[name]) for name, inputs in a.inputs.items())
 
 
 # ------------------------------------------------------------------ hooks
 class _Hook:
-    """Belongs to one model; a copy of the model is not watched."""
+    """A hook that belongs to one model; in a copy of the model it does nothing."""
 
     def __init__(self, watch: BranchWatch) -> None:
         self._watch = watch
@@ -214,10 +214,10 @@ class _Hook:
         return _ignore
 
     def __reduce__(self) -> Any:
-        return (_no_watch, ())
+        return (_unpickled, ())
 
 
-class _Enter(_Hook):
+class _BeginForward(_Hook):
     """Forward pre-hook of the model."""
 
     def __call__(self, model: nn.Module, _: Any) -> None:
@@ -225,7 +225,7 @@ class _Enter(_Hook):
             self._watch.begin(model)
 
 
-class _Step(_Hook):
+class _RunModule(_Hook):
     """Forward pre-hook of a module."""
 
     def __init__(self, watch: BranchWatch, name: str) -> None:
@@ -237,7 +237,7 @@ class _Step(_Hook):
             self._watch.step(self._name)
 
 
-class _Leave(_Hook):
+class _EndForward(_Hook):
     """Forward hook of the model, called also after an exception."""
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -245,7 +245,7 @@ class _Leave(_Hook):
             self._watch.end(model, args, kwargs, output)
 
 
-def _no_watch() -> Any:
+def _unpickled() -> Any:
     return _ignore
 
 

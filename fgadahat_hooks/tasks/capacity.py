@@ -1,4 +1,4 @@
-"""How much of the network may still move: the rates that are in force, and their mean, the network capacity."""
+"""The network capacity: how much of the network may still move, as the mean of the adjustment rates in force."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from fgadahat_hooks.callbacks.base import CallbackList
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.tasks.random_states import random_state, set_random_state
+from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 def adjustment_rates(
     attached: AttachedModel, callbacks: CallbackList, state: TaskState, *, running: bool
 ) -> dict[str, Tensor]:
-    """Return the rate of every gated weight and bias, by parameter name; nothing where all of them are 1.
+    """Return the rate of every gated weight and bias, by parameter name; empty where all of them are 1.
 
     Args:
         attached: The model, traced.
-        callbacks: The first `GradientAdjustCallback` among them says how rates are computed.
+        callbacks: The first `GradientAdjustCallback` among them determines the rates.
         state: The tasks that are finished.
-        running: Whether a task is running, whose gates as they are now count; else a next task that uses no unit yet.
+        running: Whether a task is running, whose current gates count; else a next task that uses no unit yet.
     """
     found = [c for c in callbacks.items if isinstance(c, GradientAdjustCallback)]
     if not found or not attached.graph.layers or not state.records:
@@ -45,3 +47,18 @@ def mean_rates(attached: AttachedModel, rates: Mapping[str, Tensor]) -> dict[str
     if not rates:
         return dict.fromkeys((policy.name for policy in attached.policies if policy.role == "gated"), 1.0)
     return {name: float(rate.double().mean()) for name, rate in rates.items()}
+
+
+def capacity_and_rates(sequence: TaskSequence, state: TaskState) -> tuple[float, dict[str, float]]:
+    """Return capacity and mean rates as if these tasks were finished and none were running.
+
+    The random state is restored: a random rate draws numbers.
+    """
+    sequence.attached.check_attached()
+    before = random_state()
+    try:
+        _ = sequence.graph  # raises if the model has not been traced
+        rates = adjustment_rates(sequence.attached, sequence.callbacks, state, running=False)
+        return network_capacity(rates), mean_rates(sequence.attached, rates)
+    finally:
+        set_random_state(before)

@@ -1,8 +1,9 @@
-"""What is checked before a task begins."""
+"""What is checked before a task begins or is resumed."""
 
 from __future__ import annotations
 
 from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NoTaskError, TaskRunningError
+from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId
 from fgadahat_hooks.protection import heads
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -20,17 +21,31 @@ def check_can_begin(
     """
     attached = sequence.attached
     attached.check_attached()
-    if sequence.running is not None:
-        raise TaskRunningError(
-            f"Task {sequence.running.id!r} is running; end it before task {task!r} begins. Two tasks never overlap: "
-            "leave the first `with session.task(...)` block."
-        )
-    _check_interrupted(sequence, resume)
+    _check_no_other_task(sequence, task, resume)
     if any(gate.embedding.is_meta for gate in attached.gates.values()):
         raise BadCallError(
             "Expected a model with values, but it is on the meta device: they are lost. Load them first, for example "
             "by fgadahat_hooks.load(model, path) on a new model."
         )
+    _check_id(sequence, task)
+    _check_num_classes(attached, num_classes)
+
+
+def _check_no_other_task(sequence: TaskSequence, task: TaskId, resume: InterruptedTask | None) -> None:
+    if sequence.running is not None:
+        raise TaskRunningError(
+            f"Task {sequence.running.id!r} is running; end it before task {task!r} begins. Two tasks never overlap: "
+            "leave the first `with session.task(...)` block."
+        )
+    interrupted = sequence.interrupted
+    if interrupted is not None and interrupted is not resume:
+        raise TaskRunningError(
+            f"The loaded state is in the middle of task {interrupted.id!r}. Continue it by "
+            f"`session.task({interrupted.id!r}, resume=True)`, or call `session.roll_back()` to forget it."
+        )
+
+
+def _check_id(sequence: TaskSequence, task: TaskId) -> None:
     if not isinstance(task, str | int) or isinstance(task, bool) or task == "":
         raise BadCallError(f"Expected a task id that is a non-empty str or an int, but got {task!r}.")
     if task in sequence.state.records:
@@ -38,21 +53,15 @@ def check_can_begin(
             f"Task {task!r} is finished already; training it again could change it. Choose another id, or "
             f"evaluate it with `session.use({task!r})`."
         )
+
+
+def _check_num_classes(attached: AttachedModel, num_classes: int | None) -> None:
     if num_classes is not None and not attached.traced:
         raise BadCallError(
             "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
             "the head is not known. Pass attach(model, spec, example_inputs)."
         )
     heads.check_num_classes(num_classes, attached.graph.heads, attached.model, attached.graph.auxiliary)
-
-
-def _check_interrupted(sequence: TaskSequence, resume: InterruptedTask | None) -> None:
-    interrupted = sequence.interrupted
-    if interrupted is not None and interrupted is not resume:
-        raise TaskRunningError(
-            f"The loaded state is in the middle of task {interrupted.id!r}. Continue it by "
-            f"`session.task({interrupted.id!r}, resume=True)`, or call `session.roll_back()` to forget it."
-        )
 
 
 def interrupted_task(sequence: TaskSequence, task: TaskId, num_classes: int | None) -> InterruptedTask:

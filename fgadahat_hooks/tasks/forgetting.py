@@ -1,4 +1,4 @@
-"""Take a finished task back out: what only it used is free again, and no other task notices."""
+"""Remove a finished task: what only it used is free again, and all other tasks keep their bits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from fgadahat_hooks.errors import TaskRunningError
 from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.gates.task_state import TaskId, TaskState
 from fgadahat_hooks.graph.unit_graph import UnitGraph
-from fgadahat_hooks.tasks.history import capacity_and_rates, summed_anew
+from fgadahat_hooks.tasks.capacity import capacity_and_rates
 from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.summed_importance import summed_importance_of
 
 
 @dataclass(frozen=True)
 class LayerUse:
-    """Units of one gated layer.
+    """How much of one gated layer a task uses.
 
     Attributes:
-        units: How many there are.
+        units: Number of units of the layer.
         used: How many of them the task uses.
-        alone: How many of those no other finished task uses.
+        alone: How many of these no other finished task uses.
     """
 
     units: int
@@ -30,7 +31,7 @@ class LayerUse:
 
     @property
     def share(self) -> float:
-        """Share of the layer's units that are free once the task is forgotten and were not before."""
+        """Share of the layer's units that forgetting the task frees."""
         return self.alone / self.units
 
 
@@ -62,7 +63,7 @@ class ForgetReport:
         return sum(layer.alone for layer in self.layers.values())
 
     def __str__(self) -> str:
-        """Say it in words, with a row a layer."""
+        """Return it in words, with a row a layer."""
         units = sum(layer.units for layer in self.layers.values())
         verb = "was forgotten, which freed" if self.forgotten else "can be forgotten, which would free"
         share = f" ({self.alone / units:.1%})" if units else ""
@@ -83,27 +84,27 @@ def forget(sequence: TaskSequence, task: TaskId, dry_run: bool) -> ForgetReport:
     Raises:
         UnknownTaskError: No task of that id is finished.
         TaskRunningError: A task is running or interrupted, or a `use` block is open.
-        BadCallError: Nothing is there that could sum the importances of the others anew.
+        BadCallError: The session has no callback that could sum the importances of the others.
     """
-    with sequence.alone():
-        _check(sequence)
+    with sequence.exclusive():
+        _check_can_forget(sequence)
         record = sequence.state.record(task)
         rest = _without(sequence, task)
         report = ForgetReport(
             task,
             not dry_run,
-            _layers(sequence.attached.graph, record.masks, rest),
+            _layer_uses(sequence.attached.graph, record.masks, rest),
             capacity_and_rates(sequence, sequence.state)[0],
             capacity_and_rates(sequence, rest)[0],
             _stored_bytes(sequence.state, task),
             tuple(rest.records),
         )
         if not dry_run:
-            _take_out(sequence, rest)
+            _replace_state(sequence, rest)
     return report
 
 
-def _check(sequence: TaskSequence) -> None:
+def _check_can_forget(sequence: TaskSequence) -> None:
     if sequence.running is not None:
         raise TaskRunningError(f"Task {sequence.running.id!r} is running; forget a task after it has ended.")
     if sequence.interrupted is not None:
@@ -116,15 +117,15 @@ def _check(sequence: TaskSequence) -> None:
 
 
 def _without(sequence: TaskSequence, task: TaskId) -> TaskState:
-    """Return the finished tasks but one; after the last one, the next task is a first one again."""
+    """Return the finished tasks but one; without any, the next task is a first one again and nothing is frozen."""
     state = sequence.state
     rest = TaskState({t: r for t, r in state.records.items() if t != task})
-    rest.summed_importance = summed_anew(sequence, rest.records)
+    rest.summed_importance = summed_importance_of(sequence, rest.records)
     rest.frozen = state.frozen if rest.records else []
     return rest
 
 
-def _layers(graph: UnitGraph, masks: dict[str, Tensor], rest: TaskState) -> dict[str, LayerUse]:
+def _layer_uses(graph: UnitGraph, masks: dict[str, Tensor], rest: TaskState) -> dict[str, LayerUse]:
     others = rest.cumulative_mask(graph)
     return {
         name: LayerUse(layer.units, int(masks[name].sum()), int((masks[name] & ~others[name].to(masks[name])).sum()))
@@ -133,18 +134,17 @@ def _layers(graph: UnitGraph, masks: dict[str, Tensor], rest: TaskState) -> dict
 
 
 def _stored_bytes(state: TaskState, task: TaskId) -> int:
-    """Count what only this task holds: tasks share a tensor that did not change from one to the next."""
-    held = {t: {*map(id, r.tensors.values())} for t, r in state.records.items() if t != task}
-    shared = set().union(*held.values())
+    """Count the bytes that only this task holds: tasks share a tensor that did not change from one to the next."""
+    shared = {id(tensor) for t, r in state.records.items() if t != task for tensor in r.tensors.values()}
     record = state.records[task]
     own = [t for t in record.tensors.values() if id(t) not in shared]
     own += [*record.masks.values(), *record.importance.values()]
     return sum(t.numel() * t.element_size() for t in own)
 
 
-def _take_out(sequence: TaskSequence, rest: TaskState) -> None:
+def _replace_state(sequence: TaskSequence, rest: TaskState) -> None:
     attached = sequence.attached
-    sequence.state.become(rest)
+    sequence.state.replace_with(rest)
     if not rest.records:
         attached.tensors.enter(attached.initial, copy=True)
-    sequence.rest()
+    sequence.set_idle_mode()

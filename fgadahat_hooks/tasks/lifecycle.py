@@ -13,9 +13,10 @@ from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.steps import ProtectedSteps
-from fgadahat_hooks.protection.task_entry import TaskEntry
 from fgadahat_hooks.tasks.checks import check_can_begin
 from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.task_entry import TaskEntry
+from fgadahat_hooks.tasks.task_record import make_record
 
 AnyTask = TypeVar("AnyTask", bound="TaskLifecycle")
 
@@ -40,17 +41,17 @@ class TaskLifecycle:
             resume: What an interrupted task left, to continue it.
         """
         self.id = task
+        self.hooks = HookSet()
         self._sequence = sequence
         self._attached = sequence.attached
         self._num_classes = num_classes
         self._resume = resume
-        self.hooks = HookSet()
-        self._context: TaskContext | None = None
-        self._steps: ProtectedSteps | None = None
         self._entry = TaskEntry(self._attached, sequence.state, num_classes)
-        self._data: Any = None
+        self._steps: ProtectedSteps | None = None
+        self._context: TaskContext | None = None
+        self._data: Any = None  # of the current batch, for a context that is made later
 
-    # ---------------------------------------------------------------- begin and end
+    # ---------------------------------------------------------------- begin
     def __enter__(self: AnyTask) -> AnyTask:
         """Begin the task, or resume it.
 
@@ -60,25 +61,28 @@ class TaskLifecycle:
             BadCallError: The id or the number of classes cannot be used.
         """
         check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
-        sequence, attached = self._sequence, self._attached
-        sequence.start(self)
+        self._sequence.start(self)
         try:
-            self._entry.remember(self._resume)
-            steps = ProtectedSteps(
-                attached, sequence.state, sequence.callbacks, self.context, sequence.retrace_pending, self.hooks
-            )
-            steps.fresh = [] if self._resume else self._entry.enter()
-            self._steps = steps
-            attached.gate_context.mode = GateMode.TASK
-            attached.gate_context.set_scale(attached.spec.gates.s_max)
-            if attached.traced:
-                self.context()
-            if self._resume is not None:
-                self._restore(steps, self._resume)
+            self._begin()
         except BaseException:
             self._abort()
             raise
         return self
+
+    def _begin(self) -> None:
+        sequence, attached = self._sequence, self._attached
+        self._entry.remember(self._resume)
+        steps = ProtectedSteps(
+            attached, sequence.state, sequence.callbacks, self.context, sequence.retrace_pending, self.hooks
+        )
+        steps.fresh = [] if self._resume else self._entry.enter()
+        self._steps = steps
+        attached.gate_context.mode = GateMode.TASK
+        attached.gate_context.set_scale(attached.spec.gates.s_max)
+        if attached.traced:
+            self.context()
+        if self._resume is not None:
+            self._restore(steps, self._resume)
 
     def _restore(self, steps: ProtectedSteps, resume: InterruptedTask) -> None:
         """Restore what the interrupted task had gathered; its tensors are in the model."""
@@ -98,17 +102,11 @@ class TaskLifecycle:
         check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
         self._entry.resize_heads()
 
-    def drop(self) -> None:
-        """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
-        if self._sequence.running is self:
-            self._abort()
-        else:
-            self._entry.shrink_back()
-
+    # ---------------------------------------------------------------- end
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the task, or forget it if the block raised."""
+        """End the task, or roll it back if the block raised."""
         if self._sequence.running is not self:
             return
         if kind is not None:
@@ -124,7 +122,7 @@ class TaskLifecycle:
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
-        context.record = self._entry.record(self.id)
+        context.record = make_record(self._attached, self._sequence.state, self.id, self._num_classes)
         self._sequence.callbacks.call("on_task_end", context)
         return context.record, context
 
@@ -135,8 +133,15 @@ class TaskLifecycle:
             state.summed_importance = context.summed_importance
         state.frozen = self._attached.frozen_names()
 
+    def drop(self) -> None:
+        """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
+        if self._sequence.running is self:
+            self._abort()
+        else:
+            self._entry.undo_resize()
+
     def _abort(self) -> None:
-        """Restore what the task had replaced; stored tasks were never touched."""
+        """Restore what the task had replaced; what finished tasks stored was never touched."""
         if self._context is not None:
             self._sequence.callbacks.call("on_task_abort", self._context)
         self._entry.roll_back()
@@ -146,8 +151,29 @@ class TaskLifecycle:
         if self._context is not None:
             self._context.hooks.close()
         self.hooks.close()
-        self._entry.forget()
+        self._entry.release()
         self._sequence.stop()
+
+    # ---------------------------------------------------------------- while it runs
+    def context(self) -> TaskContext:
+        """Return what callbacks see of this task; made at the first call after the trace."""
+        if self._context is None:
+            self._running_steps()
+            if not self._attached.traced:
+                raise NoTaskError("The model has not been traced yet: run a forward, or pass example_inputs to attach.")
+            self._context = self._attached.context(self.id, self._sequence.state)
+            self._context.data = self._data
+            self._sequence.callbacks.call("on_task_start", self._context)
+        return self._context
+
+    def start_after_trace(self) -> None:
+        """Start what needs the unit graph, after the first batch was traced within this task."""
+        self._entry.remember_tensors()
+        self.context()
+
+    def protects(self, optimizer: Optimizer) -> bool:
+        """Return whether an optimizer was protected in this task."""
+        return self._steps is not None and optimizer in self._steps
 
     def snapshot(self) -> InterruptedTask:
         """Return what a new process needs to resume this task, beside the model's own values.
@@ -155,9 +181,9 @@ class TaskLifecycle:
         Raises:
             NoTaskError: The task has ended.
         """
-        steps, callbacks = self._running(), self._sequence.callbacks.state_dict()
-        done = (self.scale, steps.annealed, steps.count)
-        return InterruptedTask(self.id, self._num_classes, *done, *self._entry.before(), callbacks)
+        steps, callbacks = self._running_steps(), self._sequence.callbacks.state_dict()
+        progress = (self.scale, steps.annealed, steps.count)
+        return InterruptedTask(self.id, self._num_classes, *progress, *self._entry.before(), callbacks)
 
     @property
     def steps(self) -> int:
@@ -169,28 +195,12 @@ class TaskLifecycle:
         """Gate scale `s` of the current batch."""
         return float(self._attached.gate_context.scale)
 
-    # ---------------------------------------------------------------- while it runs
-    def context(self) -> TaskContext:
-        """Return what callbacks see of this task; made at the first call after the trace."""
-        if self._context is None:
-            self._running()
-            if not self._attached.traced:
-                raise NoTaskError("The model has not been traced yet: run a forward, or pass example_inputs to attach.")
-            self._context = self._attached.context(self.id, self._sequence.state)
-            self._context.data = self._data
-            self._sequence.callbacks.call("on_task_start", self._context)
-        return self._context
+    def _running_steps(self) -> ProtectedSteps:
+        """Return what protects the optimizers of this task.
 
-    def start_late(self) -> None:
-        """Start what needs the trace, after the first batch was traced in this task."""
-        self._entry.remember_tensors()
-        self.context()
-
-    def protects(self, optimizer: Optimizer) -> bool:
-        """Return whether an optimizer was protected in this task."""
-        return self._steps is not None and optimizer in self._steps
-
-    def _running(self) -> ProtectedSteps:
+        Raises:
+            NoTaskError: The task is not running.
+        """
         if self._sequence.running is not self or self._steps is None:
             block = f"`with session.task({self.id!r}) as task:`"
             raise NoTaskError(f"Task {self.id!r} is not running. Use it inside its own block: {block}.")

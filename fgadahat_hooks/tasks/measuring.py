@@ -1,4 +1,4 @@
-"""The raw measure of one batch, outside of training: `session.measure`."""
+"""Raw importance of one batch by any measure, outside of training: `session.measure`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.importance import AttributionMeasure, Measure
-from fgadahat_hooks.importance.attribution import Batch, open_scene
-from fgadahat_hooks.importance.attribution.quiet import undisturbed
+from fgadahat_hooks.importance.attribution import ModelCall, open_attribution_batch
+from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
 from fgadahat_hooks.importance.attribution.target import check_scores, label_scores, logits_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
@@ -30,64 +30,65 @@ def measure(
     sequence: TaskSequence, name: str, inputs: ExampleInputs, target: Target, params: dict[str, Any]
 ) -> dict[str, Tensor]:
     """Return a measure of every gated layer on one batch; see `Session.measure`."""
-    chosen = _make(name, params)
+    chosen = _make_measure(name, params)
     attached = sequence.attached
     context = attached.context(None, sequence.state)
-    with sequence.alone(), attached.gate_context.fixed():
-        seen = example_call(attached.model, inputs)
-        batch = Batch(seen.args, seen.kwargs, _scores(chosen, target))
+    with sequence.exclusive(), attached.gate_context.constant_masks():
+        call = example_call(attached.model, inputs)
+        batch = ModelCall(call.args, call.kwargs, _score_function(chosen, target))
         if not batch.size:
             raise BadCallError("Expected a batch of at least one sample, but got none.")
         if isinstance(chosen, AttributionMeasure):
             sites = sites_of(attached.model, attached.graph, list(context.layers), chosen)
-            with open_scene(attached.model, sites, batch) as scene:
-                found = chosen.compute(scene)
+            with open_attribution_batch(attached.model, sites, batch) as attribution_batch:
+                found = chosen.compute(attribution_batch)
         else:
-            found = _closed_form(attached, chosen, context, batch, target)
+            found = _from_one_pass(attached, chosen, context, batch, target)
     _refuse_non_finite(name, found)
     return found
 
 
-def _make(name: str, params: dict[str, Any]) -> Any:
+def _make_measure(name: str, params: dict[str, Any]) -> Any:
     try:
         return registry.measures.get(name)(**params)
     except TypeError as error:
         raise BadCallError(f"Measure '{name}' does not take these parameters: {error}.") from None
 
 
-def _scores(chosen: Any, target: Target) -> Callable[[Any], Tensor]:
+def _score_function(chosen: Any, target: Target) -> Callable[[Any], Tensor]:
+    """Return the function from the model's output to one number a sample, which the measure explains."""
     if isinstance(target, Tensor):
         score = chosen.score if isinstance(chosen, AttributionMeasure) else label_scores
         return lambda output: score(output, target)
     if callable(target):
         return target
-    return _no_target
+    return _refuse_missing_target
 
 
-def _no_target(_: Any) -> Tensor:
+def _refuse_missing_target(_: Any) -> Tensor:
     raise BadCallError(
         "Expected `target`: the true labels, (batch,), or a function of the model's output that returns one number a "
         "sample, but got None."
     )
 
 
-def _closed_form(
-    attached: AttachedModel, chosen: Measure, context: TaskContext, batch: Batch, target: Target
+def _from_one_pass(
+    attached: AttachedModel, chosen: Measure, context: TaskContext, batch: ModelCall, target: Target
 ) -> dict[str, Tensor]:
-    """Show the measure one forward, and one backward if it reads gradients."""
-    probe = LayerProbe(chosen, always=True)
-    with closing(context.hooks), undisturbed(attached.model):
-        probe.watch(context)
+    """Compute a measure from one forward, and one backward if it reads gradients."""
+    probe = LayerProbe(chosen, every_forward=True)
+    with closing(context.hooks), no_side_effects(attached.model):
+        probe.install_hooks(context)
         output = attached.model(*batch.args, **batch.kwargs)
         if "gradient" in chosen.needs:
             probe.gradients = _gradients(context, _loss(output, batch, target))
         with torch.no_grad():
-            return probe.raw(context, list(context.layers.values()))
+            return probe.raw_importance(context, list(context.layers.values()))
 
 
-def _loss(output: Any, batch: Batch, target: Target) -> Tensor:
+def _loss(output: Any, batch: ModelCall, target: Target) -> Tensor:
     if isinstance(target, Tensor):
-        label_scores(output, target)  # tells what does not fit
+        label_scores(output, target)  # raises if the labels do not fit
         logits = logits_of(output)
         return F.cross_entropy(logits, target.to(logits.device))
     return check_scores(batch.target(output), batch.size).mean()

@@ -23,22 +23,22 @@ def using_each(sequence: TaskSequence, tasks: Sequence[TaskId]) -> Iterator[None
     """Run the block with one task id per sample of the batch.
 
     The model runs once for each distinct task on the whole batch, and each sample's rows are taken from its own task's
-    run: bit-equal to `using` each task on that batch, on every model, whatever its layers do with the batch axis
-    inside. Heads with fewer outputs than the widest are filled up with `-inf`.
+    run: bit-equal to `using` each task on that batch, on every model, whatever its layers do with the batch axis.
+    Outputs of heads narrower than the widest are padded with `-inf`.
     """
     distinct = list(dict.fromkeys(tasks))
     for task in distinct:
         sequence.state.record(task)
     with sequence.using(distinct[0]), HookSet.temporary() as hooks:
-        hooks.forward(sequence.attached.model, _Merge(sequence, list(tasks), distinct), first=True, kwargs=True)
+        hooks.forward(sequence.attached.model, _MergeTasks(sequence, list(tasks), distinct), first=True, kwargs=True)
         yield
 
 
-class _Merge:
-    """Forward hook of the root, before all others: runs the other tasks and puts the rows together.
+class _MergeTasks:
+    """Forward hook of the model, before all others: runs the other tasks and merges the rows.
 
-    It calls the forward alone, so that other hooks of the root act once, on the inputs before and on the rows put
-    together; gates folded into parameters that the root itself uses are folded here.
+    It calls `model.forward`, so that the model's other hooks run once: pre-hooks before, forward hooks on the merged
+    output. Gates folded into parameters that the model itself uses are therefore folded here.
     """
 
     def __init__(self, sequence: TaskSequence, tasks: list[TaskId], distinct: list[TaskId]) -> None:
@@ -47,9 +47,9 @@ class _Merge:
         self._distinct = distinct
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        self._check((args, kwargs))
+        self._check_batch_size((args, kwargs))
         for task in self._distinct[1:]:
-            with self._sequence.using(task), self._folded(model):
+            with self._sequence.using(task), self._folded_root(model):
                 if self._sequence.branches is not None:
                     self._sequence.branches.begin(model)
                 other = model.forward(*args, **kwargs)
@@ -58,7 +58,7 @@ class _Merge:
         return output
 
     @contextmanager
-    def _folded(self, model: nn.Module) -> Iterator[None]:
+    def _folded_root(self, model: nn.Module) -> Iterator[None]:
         layers = self._sequence.attached.graph.layers.values()
         if not any("" in layer.sites and layer.position == "weight" for layer in layers):
             yield
@@ -69,7 +69,7 @@ class _Merge:
         finally:
             fold_leave(model, (), None)
 
-    def _check(self, inputs: Any) -> None:
+    def _check_batch_size(self, inputs: Any) -> None:
         sizes = [t.shape[0] for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor) and t.dim() > 0]
         if sizes and sizes[0] != len(self._tasks):
             raise BadCallError(
@@ -79,13 +79,13 @@ class _Merge:
 
 
 def _take_rows(output: Any, other: Any, rows: Tensor) -> Any:
-    """Take the rows of `other` where asked, in every tensor that has one row a sample."""
-    mine, spec = pytree.tree_flatten(output)
-    theirs = pytree.tree_leaves(other)
-    return pytree.tree_unflatten([_merge(a, b, rows) for a, b in zip(mine, theirs, strict=True)], spec)
+    """Replace the rows where `rows` is True by those of `other`, in every tensor that has one row a sample."""
+    leaves, spec = pytree.tree_flatten(output)
+    others = pytree.tree_leaves(other)
+    return pytree.tree_unflatten([_merge_rows(a, b, rows) for a, b in zip(leaves, others, strict=True)], spec)
 
 
-def _merge(a: Any, b: Any, rows: Tensor) -> Any:
+def _merge_rows(a: Any, b: Any, rows: Tensor) -> Any:
     if not isinstance(a, Tensor) or a.dim() == 0 or a.shape[0] != len(rows):
         return a
     if a.shape != b.shape and a.shape[:-1] == b.shape[:-1] and a.is_floating_point():

@@ -1,4 +1,4 @@
-"""The tasks of one attached model: finished ones, the running one, and how the model acts as one of them."""
+"""The tasks of one attached model: finished ones, the running one, and how the model runs as one of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fgadahat_hooks.gates.model_lock import in_autograd_thread
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskState
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.tasks.branches import BranchWatch
-from fgadahat_hooks.tasks.random_states import EpochDraws
+from fgadahat_hooks.tasks.epoch_replay import EpochReplay
 
 
 class RunningTask(Protocol):
-    """What may be asked of the running task; `tasks.task.Task` is one."""
+    """The running task, as far as others need it; `tasks.task.Task` is one."""
 
     @property
     def id(self) -> TaskId:
@@ -39,8 +39,8 @@ class RunningTask(Protocol):
         """Return what callbacks see of the task."""
         ...
 
-    def start_late(self) -> None:
-        """Start what needs the trace, after the first batch was traced in this task."""
+    def start_after_trace(self) -> None:
+        """Start what needs the unit graph, after the first batch was traced within this task."""
         ...
 
     def snapshot(self) -> InterruptedTask:
@@ -58,8 +58,8 @@ class TaskSequence:
         state: Finished tasks; the same object as long as the sequence lives.
         running: The running task.
         interrupted: A task that a loaded state is in the middle of, until it is resumed or rolled back.
-        branches: What notices forwards that take an execution path no trace has seen; None until traced.
-        draws: Random numbers at the beginning of the epoch, to draw it again after an interruption.
+        branches: Notices forwards that take an execution path no trace has seen; None until traced.
+        epoch_replay: The random state at the beginning of the epoch, to draw its batches again when it is resumed.
     """
 
     attached: AttachedModel
@@ -68,13 +68,13 @@ class TaskSequence:
     running: RunningTask | None = None
     interrupted: InterruptedTask | None = None
     branches: BranchWatch | None = None
-    draws: EpochDraws = field(default_factory=EpochDraws)
+    epoch_replay: EpochReplay = field(default_factory=EpochReplay)
     _thread: int | None = None
 
     # ---------------------------------------------------------------- the unit graph
     @property
     def graph(self) -> UnitGraph:
-        """The unit graph, true of every forward that has run.
+        """The unit graph, valid for every forward that has run.
 
         Raises:
             NoTaskError: The model has not been traced yet.
@@ -93,12 +93,12 @@ class TaskSequence:
         self.branches = BranchWatch(self.attached, changed)
 
     def retrace_pending(self) -> None:
-        """Trace the new execution paths that forwards took, so that the graph holds for them too."""
+        """Trace the new execution paths that forwards took, so that the graph is valid for them too."""
         if self.branches is not None and self.branches.pending:
             self.branches.retrace_pending()
 
     def graph_changed(self) -> None:
-        """Tell the callbacks of a running task that the graph now holds for more forwards."""
+        """Call `on_graph_change`, if a task is running, after the graph was extended to more forwards."""
         if self.running is not None:
             context, attached = self.running.context(), self.attached
             context.graph, context.layers, context.readers = attached.graph, attached.layers(), attached.readers()
@@ -106,7 +106,7 @@ class TaskSequence:
 
     # ---------------------------------------------------------------- one at a time
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Wait for the other threads that use the model, then run the block.
 
         Raises:
@@ -121,45 +121,45 @@ class TaskSequence:
             yield
 
     def start(self, task: RunningTask) -> None:
-        """Let a task run in this thread, once no other thread uses the model.
+        """Make a task the running one, in this thread, once no other thread uses the model.
 
         Raises:
             TaskRunningError: Another thread's task has begun meanwhile.
         """
-        with self.alone():
+        with self.exclusive():
             self.running, self.interrupted, self._thread = task, None, threading.get_ident()
 
     def stop(self) -> None:
-        """Let no task run."""
+        """End the running task."""
         self.running = None
-        self.rest()
+        self.set_idle_mode()
 
-    def rest(self) -> None:
-        """Set the gates to what they do while no task is chosen: refuse, or nothing before the first task."""
-        chosen = self.state.records or self.interrupted
-        self.attached.gate_context.mode = GateMode.CLOSED if chosen else GateMode.OPEN
+    def set_idle_mode(self) -> None:
+        """Set the gates to their mode between tasks: closed, or open before the first task."""
+        begun = self.state.records or self.interrupted
+        self.attached.gate_context.mode = GateMode.CLOSED if begun else GateMode.OPEN
 
     # ---------------------------------------------------------------- the model as a task
     @contextmanager
     def using(self, task: TaskId) -> Iterator[None]:
         """Run the block as a finished task: its masks in the gates, its own tensors in the model."""
         attached = self.attached
-        with self.alone():
+        with self.exclusive():
             record = self.state.record(task)
             masks = {n: m.to(attached.gates[n].embedding) for n, m in record.masks.items()}
             references = attached.tensors.references()
             try:
-                with attached.gate_context.acting(GateMode.USE, masks):
+                with attached.gate_context.override(GateMode.USE, masks):
                     attached.tensors.enter(record.tensors, copy=False)
                     yield
             finally:
-                if not attached.detached:  # else the model was given back as this task
+                if not attached.detached:  # else the block has detached the session, and the model stays this task
                     attached.tensors.leave(references)
 
     @contextmanager
     def using_running(self) -> Iterator[None]:
         """Run the block under the hard mask of the running task."""
-        with self.alone():
+        with self.exclusive():
             masks = {name: gate.hard_mask() for name, gate in self.attached.gates.items()}
-            with self.attached.gate_context.acting(GateMode.USE, masks):
+            with self.attached.gate_context.override(GateMode.USE, masks):
                 yield

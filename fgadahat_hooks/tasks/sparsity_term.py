@@ -16,7 +16,7 @@ class SparsityTerm:
     def __init__(self, attached: AttachedModel) -> None:
         """Compute nothing yet."""
         self._attached = attached
-        self._line: tuple[Tensor, Tensor] | None = None
+        self._linearised: tuple[Tensor, Tensor] | None = None
 
     def value(self, cumulative: Tensor | None) -> Tensor:
         """Return the term at the current scale, a scalar with gradient to the embeddings.
@@ -31,24 +31,25 @@ class SparsityTerm:
         if cumulative is not None:
             attached.check_not_cast(cumulative)
         device = gates[0].embedding.device
-        lines = [attached.gate_context.linearised_mask(gate) for gate in gates]
-        value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*lines, strict=True))
+        masks = [attached.gate_context.linearised_mask(gate) for gate in gates]
+        value, slope = (torch.cat([part.to(device) for part in parts]) for parts in zip(*masks, strict=True))
         mask = apply_linearised_mask(torch.cat([gate.embedding.to(device) for gate in gates]), value, slope)
         return self._sparsity(mask, cumulative) * attached.spec.regularization.factor
 
     def _sparsity(self, mask: Tensor, cumulative: Tensor | None) -> Tensor:
         spec = self._attached.spec.regularization
         if not spec.budget:
-            constant, weights = self._sparsity_line(mask, cumulative)
+            constant, weights = self._linear_form(mask, cumulative)
             return torch.add(constant, torch.dot(weights, mask))
         used = torch.zeros_like(mask) if cumulative is None else cumulative.to(mask)
         sizes = [gate.embedding.numel() for gate in self._attached.gates.values()]
         return regularization(mask.split(sizes), used.detach().split(sizes), spec.mode, spec.budget)
 
-    def _sparsity_line(self, like: Tensor, cumulative: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the sparsity term as a line in the masks; it stays the same all through the task."""
-        known = self._line is not None and self._line[1].device == like.device and len(self._line[1]) == len(like)
-        if self._line is None or not known:
+    def _linear_form(self, like: Tensor, cumulative: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the constant and the weights with which the term is linear in the masks; computed once a task."""
+        known = self._linearised
+        if known is None or known[1].device != like.device or len(known[1]) != len(like):
             used = torch.zeros_like(like) if cumulative is None else cumulative.to(like)
-            self._line = linearised_regularization(used.detach(), self._attached.spec.regularization.mode)
-        return self._line
+            known = linearised_regularization(used.detach(), self._attached.spec.regularization.mode)
+            self._linearised = known
+        return known

@@ -38,15 +38,15 @@ class Task(TaskLifecycle):
         self._term = SparsityTerm(sequence.attached)
 
     def protect(self, optimizer: AnyOptimizer, *, single_closure: bool = False) -> AnyOptimizer:
-        """Protect finished tasks from an optimizer, and let its steps drive the callbacks.
+        """Protect finished tasks from an optimizer, and call the callbacks around its steps.
 
-        Everything happens in the optimizer's step hooks, once a real step: one that a gradient scaler skips or that
-        accumulation leaves out does not count. Protect one optimizer or several; one that is kept, in each task.
+        Everything happens in the optimizer's step hooks, once a real step: a step that a gradient scaler skips or that
+        accumulation leaves out does not count. Protect one optimizer or several; one kept across tasks, in each task.
 
         Args:
             optimizer: The optimizer.
-            single_closure: `step(closure)` calls the closure exactly once, before it moves anything, as all of torch's
-                optimizers do but LBFGS: gradients are looked at after that call.
+            single_closure: `step(closure)` calls the closure exactly once, before it changes any parameter, as all of
+                torch's optimizers do but LBFGS: callbacks see the gradients after that call.
 
         Returns:
             The optimizer.
@@ -56,20 +56,20 @@ class Task(TaskLifecycle):
             BadCallError: It is no `torch.optim.Optimizer`.
             ForeignOptimizerError: It holds no parameter of the model.
         """
-        self._running().add(optimizer, single_closure)
+        self._running_steps().add(optimizer, single_closure)
         return optimizer
 
     def gradients_ready(self, optimizer: Optimizer) -> None:
-        """Say that the gradients of a step are complete, before you clip them.
+        """Announce that the gradients of a step are complete, before you clip them.
 
         Importance is measured on gradients before clipping. A loop that clips between `backward` and `step` calls this
-        in front of it; in any other loop the step itself is early enough.
+        before clipping; any other loop need not, because the step itself is early enough.
 
         Raises:
             NoTaskError: The task has ended.
             ForeignOptimizerError: The optimizer is not protected in this task.
         """
-        self._running().gradients_ready(optimizer)
+        self._running_steps().gradients_ready(optimizer)
 
     def anneal(self, batch: int, num_batches: int) -> float:
         """Set and return the gate scale for a batch of an epoch (HAT Eq. 3).
@@ -85,14 +85,14 @@ class Task(TaskLifecycle):
             NoTaskError: The task has ended.
             BadCallError: `batch` is not within 1 and `num_batches`.
         """
-        steps, context = self._running(), self._attached.gate_context
+        steps, context = self._running_steps(), self._attached.gate_context
         scale = anneal(batch, num_batches, context.s_max, self._attached.spec.gates.annealing_power)
         context.set_scale(scale)
         steps.annealed = True
         return scale
 
     def begin_batch(self, batch: int, num_batches: int, data: Any = None) -> None:
-        """Anneal, and tell the callbacks that a batch begins. `batches` does it for you.
+        """Anneal, and call the callbacks' `on_train_batch_start`. `batches` does it for you.
 
         Args:
             batch: Number of the batch in its epoch, counted from 1.
@@ -106,28 +106,28 @@ class Task(TaskLifecycle):
             self._sequence.callbacks.call("on_train_batch_start", self._context)
 
     def end_batch(self) -> None:
-        """Tell the callbacks that a batch has ended. `batches` does it for you."""
+        """Call the callbacks' `on_train_batch_end`. `batches` does it for you."""
         if self._context is not None:
             self._sequence.callbacks.call("on_train_batch_end", self._context)
 
     def batches(
         self, loader: Iterable[T], *, num_batches: int | None = None, start: int = 0, progress: bool = False
     ) -> Iterator[T]:
-        """Go over the batches of one epoch, annealing the gates from `1/s_max` to `s_max`.
+        """Iterate over the batches of one epoch, annealing the gates from `1/s_max` to `s_max`.
 
         Args:
             loader: A `DataLoader` or any iterable of batches.
             num_batches: Number of batches; needed if the loader has no length.
-            start: How many batches of this epoch were trained on before an interruption: drawn again and left out.
+            start: How many batches of this epoch were trained on before an interruption: drawn again and skipped.
             progress: Show a progress bar (needs `rich`; silent when not on a terminal).
 
         Yields:
             The loader's batches.
 
         Raises:
-            BadCallError: The number of batches cannot be told, or the loader gives more than that.
+            BadCallError: The number of batches is not known, or the loader gives more than that.
         """
-        source = self._sequence.draws.follow(loader, start, num_batches)
+        source = self._sequence.epoch_replay.wrap(loader, start, num_batches)
         return batches(self, source, num_batches=num_batches, start=start, progress=progress)
 
     def regularization(self) -> Tensor:
@@ -136,5 +136,5 @@ class Task(TaskLifecycle):
         Raises:
             NoTaskError: The task has ended.
         """
-        self._running()
+        self._running_steps()
         return self._term.value(None if self._context is None else self._context.cumulative)

@@ -1,7 +1,8 @@
-"""Proof of zero forgetting on the model at hand, made on a copy.
+"""Proof of zero forgetting on the user's model, run on a copy.
 
-`noise` overwrites everything that is called free; `training` learns scratch tasks with the user's own optimizer. Both
-compare every finished task's logits, bit for bit.
+`noise` overwrites everything that later tasks may write; `training` learns scratch tasks with an optimizer of the
+user's. Both compare every finished task's logits bit for bit; `leak_search` finds the tensors that changed them.
+Nothing here changes the attached model, and no session is imported.
 """
 
 from fgadahat_hooks.verify.proof import MakeOptimizer, verify

@@ -7,23 +7,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.rates import UnitVectors, prior_use
+from fgadahat_hooks.callbacks.prior_use import UnitVectors, prior_use
 from fgadahat_hooks.gates.task_tensors import TaskTensors
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 def gated_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Give name and data of each gated weight and bias, and a bool mask of what finished tasks use of it."""
+    """Yield name and data of each gated weight and bias, and a bool mask of the elements that finished tasks use."""
     context = scratch.attached.context(None, scratch.state)
-    joined = UnitVectors(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
+    vectors = UnitVectors(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
     for name, layer in context.layers.items():
-        for part, shared in prior_use(context, layer, joined).items():
-            gated = layer.module.get_parameter(part)
-            yield f"{name}.{part}" if name else part, gated.data, (shared.protected != 0).expand(gated.shape)
+        for local_name, prior in prior_use(context, layer, vectors).items():
+            gated = layer.module.get_parameter(local_name)
+            qualified_name = f"{name}.{local_name}" if name else local_name
+            yield qualified_name, gated.data, (prior.protected != 0).expand(gated.shape)
 
 
 def other_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, str]]:
-    """Give name, data and protection of every floating-point tensor that is not gated."""
+    """Yield name, data and protection of every floating-point tensor that is not gated."""
     tensors = TaskTensors(scratch.attached.model, [])
     for policy in scratch.attached.policies:
         tensor = tensors.tensor(policy.name)

@@ -1,4 +1,4 @@
-"""The static proof: noise in everything that is free."""
+"""The static proof: overwrite every free element with noise."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ from torch import Tensor
 
 from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.tasks.sequence import TaskSequence
-from fgadahat_hooks.verify.blame import Change, blame
 from fgadahat_hooks.verify.entries import gated_entries, other_entries
+from fgadahat_hooks.verify.leak_search import Change, find_leaks
 from fgadahat_hooks.verify.report import Tasks, VerifyReport
-from fgadahat_hooks.verify.scratch import Logits, changed, logits, seeded
+from fgadahat_hooks.verify.scratch import Logits, changed_tasks, seeded, task_logits
 
 
 def overwrite_free(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR) -> VerifyReport:
-    """Overwrite all that is free on a copy, and report whose logits that changes; a step of the bar per task, twice."""
+    """Overwrite all free elements of a copy, and report whose logits change; the bar advances twice for each task."""
     with seeded(), torch.no_grad():
-        shake(scratch)
-        before = logits(scratch, inputs, bar)
+        randomise_stored_tensors(scratch)
+        before = task_logits(scratch, inputs, bar)
         entries = list(_free_entries(scratch))
-        changes = [Change(name, tensor, tensor.clone(), _noisy(tensor, free)) for name, tensor, free in entries]
-        look = partial(_look, scratch, inputs, before, bar)
-        leaks = blame(changes, look)
+        changes = [Change(name, tensor, tensor.clone(), _with_noise(tensor, free)) for name, tensor, free in entries]
+        leaks = find_leaks(changes, partial(_changed_tasks, scratch, inputs, before, bar))
     free = sum(int(free.sum()) for _, _, free in entries)
     total = sum(tensor.numel() for _, tensor, _ in entries)
     return VerifyReport(tuple(before), free, total - free, leaks)
 
 
-def _look(scratch: TaskSequence, inputs: Any, before: Logits, bar: Bar) -> Tasks:
-    return changed(before, logits(scratch, inputs, bar))
+def _changed_tasks(scratch: TaskSequence, inputs: Any, before: Logits, bar: Bar) -> Tasks:
+    return changed_tasks(before, task_logits(scratch, inputs, bar))
 
 
-def shake(scratch: TaskSequence) -> None:
-    """Randomise stored norm state and heads, so that no equality is vacuous: a zero head hides every leak."""
+def randomise_stored_tensors(scratch: TaskSequence) -> None:
+    """Randomise stored norm state and heads, so that no comparison is vacuous: a zero head would hide every leak."""
     roles = {p.name: p for p in scratch.attached.policies}
     for record in scratch.state.records.values():
         for name, value in record.tensors.items():
@@ -47,7 +46,7 @@ def shake(scratch: TaskSequence) -> None:
 
 
 def _free_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Give name, data and a bool mask of the free entries of everything a later task may write."""
+    """Yield name, data and a bool mask of the free elements of each tensor that a later task may write."""
     for name, tensor, protected in gated_entries(scratch):
         yield name, tensor, ~protected
     for name, gate in scratch.attached.gates.items():
@@ -58,5 +57,5 @@ def _free_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]
             yield name, tensor, torch.ones_like(tensor, dtype=torch.bool)
 
 
-def _noisy(tensor: Tensor, free: Tensor) -> Tensor:
+def _with_noise(tensor: Tensor, free: Tensor) -> Tensor:
     return torch.where(free, torch.randn_like(tensor).abs() + 0.5, tensor)

@@ -1,4 +1,4 @@
-"""What `verify` found, as data and in words."""
+"""The results of `verify`, as data and as text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Tasks = tuple[TaskId, ...]
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What training two scratch tasks with one optimizer showed.
+    """Result of training two scratch tasks with one optimizer.
 
     Attributes:
         optimizer: Class name of the optimizer.
         steps: Steps in each of the two tasks.
-        moved: Number of elements, embeddings included, that the steps of one task moved; the larger of the two.
+        moved: Number of elements, embeddings included, that one task's steps changed; the larger of the two tasks'.
         kept: Number of protected elements: of frozen tensors, and of gated ones whose rate is 0.
-        overstepped: For each tensor the number of protected elements that moved; without those that moved none.
-        by_choice: For each tensor that the spec lets later tasks move, the tasks whose logits it changed.
+        overstepped: Number of protected elements that moved, for each tensor in which some did.
+        by_choice: For each tensor that the spec allows later tasks to change, the tasks whose logits it changed.
     """
 
     optimizer: str
@@ -31,14 +31,14 @@ class TrainingReport:
     by_choice: dict[str, Tasks] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Say it in words."""
-        what = f"two scratch tasks of {self.steps} steps each with one {self.optimizer}"
-        return f"{what}, which moved {self.moved:,} elements and none of {self.kept:,} protected ones"
+        """Return the report as text."""
+        tasks = f"two scratch tasks of {self.steps} steps each with one {self.optimizer}"
+        return f"{tasks}, which moved {self.moved:,} elements and none of {self.kept:,} protected ones"
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found.
+    """Result of `verify`.
 
     Attributes:
         tasks: The tasks whose logits were compared.
@@ -46,9 +46,9 @@ class VerifyReport:
         kept: Number of gated elements that were not.
         leaks: For each leaking tensor the tasks whose logits it changed; empty when nothing leaks. A tensor whose
             protected elements were moved leaks even if that changed no logits on these inputs.
-        by_choice: What else lets finished tasks change, chosen in the spec (soft rates, for one): `Plan.leaks`. The
-            proof is about free entries; it says nothing of entries that a soft mode moves a little.
-        training: What the scratch tasks showed; None without an optimizer.
+        by_choice: Settings of the spec by which finished tasks can still change (soft rates, for one): `Plan.leaks`.
+            The proof covers free elements; it does not cover elements that a soft mode moves a little.
+        training: Result of the scratch tasks; None without an optimizer.
         policies: How each leaking tensor is protected, and why.
     """
 
@@ -61,20 +61,20 @@ class VerifyReport:
     policies: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return the report as text."""
         return "\n".join(self._leak_lines() if self.leaks else self._proof_lines())
 
     def _leak_lines(self) -> list[str]:
-        how = "" if self.training is None else f" when {self.training.optimizer} learns another task"
-        return [f"{len(self.leaks)} tensor(s) leak into finished tasks{how}:", *map(self._leak_line, self.leaks)]
+        when = "" if self.training is None else f" when {self.training.optimizer} learns another task"
+        return [f"{len(self.leaks)} tensor(s) leak into finished tasks{when}:", *map(self._leak_line, self.leaks)]
 
     def _leak_line(self, name: str) -> str:
         tasks = ", ".join(map(repr, self.leaks[name]))
-        words = [f"changes {tasks}"] if tasks else []
+        parts = [f"changes {tasks}"] if tasks else []
         count = 0 if self.training is None else self.training.overstepped.get(name, 0)
-        words += [f"{count:,} protected element(s) moved"] if count else []
-        words += [f"policy {self.policies[name]}"] if name in self.policies else []
-        return f"  {name}: {'; '.join(words)}"
+        parts += [f"{count:,} protected element(s) moved"] if count else []
+        parts += [f"policy {self.policies[name]}"] if name in self.policies else []
+        return f"  {name}: {'; '.join(parts)}"
 
     def _proof_lines(self) -> list[str]:
         tasks = ", ".join(map(repr, self.tasks))
@@ -85,8 +85,8 @@ class VerifyReport:
 
     def _training_lines(self, training: TrainingReport) -> list[str]:
         changed = tuple(task for task in self.tasks if any(task in tasks for tasks in training.by_choice.values()))
-        alike = [repr(task) for task in self.tasks if task not in changed]
-        lines = [f"Tasks {', '.join(alike)}: bit-identical too after {training}."] if alike else []
+        unchanged = [repr(task) for task in self.tasks if task not in changed]
+        lines = [f"Tasks {', '.join(unchanged)}: bit-identical too after {training}."] if unchanged else []
         for task in changed:
             names = [name for name, tasks in training.by_choice.items() if task in tasks]
             lines.append(

@@ -1,4 +1,4 @@
-"""A copy of an attached model to try things on, and the logits of its finished tasks."""
+"""A scratch copy of an attached model, and the logits of its finished tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.callbacks.base import Callback, CallbackList
-from fgadahat_hooks.export.plain import results
+from fgadahat_hooks.export.plain import non_leaf_tensors
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskId, TaskRecord, TaskState
 from fgadahat_hooks.gates.task_tensors import TaskTensors
-from fgadahat_hooks.graph.tracing.forward import output_tensors, own_copy, run_example, untouched
+from fgadahat_hooks.graph.tracing.forward import copy_inputs, isolated_evaluation, output_tensors, run_example
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.tasks.random_states import random_state, set_random_state
@@ -24,21 +24,21 @@ from fgadahat_hooks.tasks.sequence import TaskSequence
 Logits = dict[TaskId, list[Tensor]]
 
 
-def scratch_of(sequence: TaskSequence, callbacks: Iterable[Callback] = ()) -> TaskSequence:
-    """Return the same tasks over a deep copy of the model, its gates and its records; the user's stay untouched.
+def scratch_copy(sequence: TaskSequence, callbacks: Iterable[Callback] = ()) -> TaskSequence:
+    """Return the same tasks over a deep copy of the model, its gates and its records; the originals are not changed.
 
     Args:
         sequence: The attached model and its tasks.
-        callbacks: What acts on the copy, which has none of the user's own.
+        callbacks: Callbacks of the copy, which gets no others.
     """
     attached, state = sequence.attached, sequence.state
     records = {t: TaskRecord(r.masks, dict(r.tensors), r.importance) for t, r in state.records.items()}
     copied = TaskState(records, state.summed_importance, list(state.frozen))
-    return TaskSequence(_copy_of(attached), CallbackList(callbacks), copied)
+    return TaskSequence(_copy_attached(attached), CallbackList(callbacks), copied)
 
 
-def _copy_of(attached: AttachedModel) -> AttachedModel:
-    memo: dict[int, Any] = {id(t): t.detach().clone() for t in results(attached.model)}
+def _copy_attached(attached: AttachedModel) -> AttachedModel:
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in non_leaf_tensors(attached.model)}
     model = copy.deepcopy(attached.model, memo)
     gates = {name: memo[id(gate)] for name, gate in attached.gates.items()}
     context = next(iter(gates.values())).context if gates else copy.deepcopy(attached.gate_context)
@@ -51,7 +51,7 @@ def _copy_of(attached: AttachedModel) -> AttachedModel:
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Run the block with random numbers that are the same each time, and put all generators back."""
+    """Run the block with the same random numbers each time; all generators are restored after it."""
     before = random_state()
     try:
         torch.manual_seed(0)
@@ -60,20 +60,20 @@ def seeded() -> Iterator[None]:
         set_random_state(before)
 
 
-def logits(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR) -> Logits:
-    """Return what every finished task puts out, in evaluation mode; each is a step of the bar."""
-    out: Logits = {}
-    with seeded(), untouched(scratch.attached.model):
+def task_logits(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR) -> Logits:
+    """Return the outputs of every finished task in evaluation mode; each task advances the bar."""
+    logits: Logits = {}
+    with seeded(), isolated_evaluation(scratch.attached.model):
         for task in scratch.state.records:
             with scratch.using(task):
-                found = output_tensors(run_example(scratch.attached.model, own_copy(inputs)))
-                out[task] = [t.clone() for t in found]
+                outputs = output_tensors(run_example(scratch.attached.model, copy_inputs(inputs)))
+                logits[task] = [t.clone() for t in outputs]
             bar.advance()
-    return out
+    return logits
 
 
-def changed(before: Logits, after: Logits) -> tuple[TaskId, ...]:
-    """Return the tasks whose logits are not the same bits."""
+def changed_tasks(before: Logits, after: Logits) -> tuple[TaskId, ...]:
+    """Return the tasks whose logits are not bit-identical."""
     return tuple(
         task
         for task, tensors in before.items()

@@ -1,4 +1,4 @@
-"""The loop of a scratch task: random targets for everything that the model puts out in training."""
+"""The training loop of a scratch task: random targets for all outputs of the model in training mode."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, FgadahatError
-from fgadahat_hooks.graph.tracing.forward import call_model, output_tensors, own_copy
+from fgadahat_hooks.graph.tracing.forward import call_model, copy_inputs, output_tensors
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.tasks.task import Task
 
 
-def own_groups(scratch: TaskSequence) -> list[dict[str, Any]]:
-    """Return parameter groups as the first task had them: an optimizer kept since then holds frozen parameters too.
+def parameter_groups(scratch: TaskSequence) -> list[dict[str, Any]]:
+    """Return parameter groups as before the first task: an optimizer kept since then holds frozen parameters too.
 
-    Nothing but the weight decay of embeddings is set, so that the user's own options hold.
+    No option but the weight decay of embeddings is set, so that those of the user's optimizer apply.
     """
     embeddings = [gate.embedding for gate in scratch.attached.gates.values()]
-    left_out = {id(e) for e in embeddings}
-    own = [p for p in scratch.attached.model.parameters() if p.requires_grad and id(p) not in left_out]
-    groups: list[dict[str, Any]] = [{"params": own}, {"params": embeddings, "weight_decay": 0.0}]
+    embedding_ids = {id(e) for e in embeddings}
+    parameters = [p for p in scratch.attached.model.parameters() if p.requires_grad and id(p) not in embedding_ids]
+    groups: list[dict[str, Any]] = [{"params": parameters}, {"params": embeddings, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 class ScratchSteps:
-    """Steps of one scratch task, through the same protection as the user's own."""
+    """Steps of one scratch task, under the same protection as the user's own tasks."""
 
     def __init__(self, scratch: TaskSequence, task: Task, optimizer: Optimizer, inputs: Any) -> None:
-        """Make no step yet."""
+        """Prepare; no step is made yet."""
         self._model = scratch.attached.model
         self._task = task
         self._optimizer = optimizer
         self._inputs = inputs
-        self._closure = _needs_closure(optimizer)
+        self._needs_closure = _needs_closure(optimizer)
 
     def run(self, steps: int) -> None:
-        """Train, annealing the gates as in one epoch of so many batches."""
+        """Train for some steps; the gates anneal as in one epoch of as many batches."""
         self._model.train()
         for _ in self._task.batches(range(steps)):
-            if self._closure:
+            if self._needs_closure:
                 self._optimizer.step(self._backward)
             else:
                 self._backward()
@@ -50,24 +50,24 @@ class ScratchSteps:
 
     def _backward(self) -> float:
         self._optimizer.zero_grad()
-        loss = self._distance() + self._task.regularization()
+        loss = self._target_loss() + self._task.regularization()
         loss.backward()
         return float(loss.detach())
 
-    def _distance(self) -> Tensor:
-        """Return the mean distance of all outputs from random targets: no element of them is without a gradient."""
+    def _target_loss(self) -> Tensor:
+        """Return the mean distance of all outputs from random targets, which gives every output element a gradient."""
         outputs = [t for t in output_tensors(self._forward()) if t.requires_grad and t.numel()]
         if not outputs:
             raise BadCallError(
                 "Expected a floating-point output with a gradient in training, but the model gave none. Pass inputs "
                 "with which it has one: session.verify(inputs, optimizer=...)."
             )
-        parts = [(t - torch.randn_like(t)).abs().mean().float() for t in outputs]
-        return torch.stack([part.to(parts[0].device) for part in parts]).sum()
+        losses = [(t - torch.randn_like(t)).abs().mean().float() for t in outputs]
+        return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
 
     def _forward(self) -> Any:
         try:
-            return call_model(self._model, own_copy(self._inputs))
+            return call_model(self._model, copy_inputs(self._inputs))
         except FgadahatError:
             raise
         except Exception as error:
@@ -79,6 +79,6 @@ class ScratchSteps:
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:
-    """Return whether `step` cannot be called without a closure, as that of LBFGS."""
+    """Return whether `step` requires a closure, as in LBFGS."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty

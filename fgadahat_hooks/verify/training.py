@@ -1,4 +1,4 @@
-"""The dynamic proof: two scratch tasks, learnt on a copy with one optimizer of the user's own kind."""
+"""The dynamic proof: two scratch tasks, learnt on a copy with one optimizer that the user's function makes."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.protection.guard import OptimizerGuard
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.tasks.task import Task
-from fgadahat_hooks.verify.blame import Change, blame, put_back
 from fgadahat_hooks.verify.entries import gated_entries, other_entries
+from fgadahat_hooks.verify.leak_search import Change, find_leaks, restore
 from fgadahat_hooks.verify.report import Tasks, TrainingReport
-from fgadahat_hooks.verify.scratch import Logits, changed, logits, scratch_of, seeded
-from fgadahat_hooks.verify.steps import ScratchSteps, own_groups
+from fgadahat_hooks.verify.scratch import Logits, changed_tasks, scratch_copy, seeded, task_logits
+from fgadahat_hooks.verify.steps import ScratchSteps, parameter_groups
 
-_ELSEWHERE = "(something that is neither a parameter nor a buffer)"
-Found = tuple[dict[str, Tasks], TrainingReport, OptimizerError | None]
+_OTHER_STATE = "(something that is neither a parameter nor a buffer)"
+TrainingResult = tuple[dict[str, Tasks], TrainingReport, OptimizerError | None]
 
 
-class _Watched(NamedTuple):
+class _WatchedTensor(NamedTuple):
     """A tensor that training may not change, or not everywhere.
 
     Attributes:
         name: Its qualified name.
         tensor: Its data.
         before: A copy of it.
-        protected: Bool mask of what must keep its bits.
-        by_choice: Whether the spec lets later tasks move it.
+        protected: Bool mask of the elements that must keep their bits.
+        by_choice: Whether the spec allows later tasks to change it.
     """
 
     name: str
@@ -48,60 +48,60 @@ class _Watched(NamedTuple):
     by_choice: bool
 
     def overstepped(self) -> int:
-        """Return the number of protected elements that are not the same bits as before."""
+        """Return the number of protected elements that are not bit-identical to before."""
         return int((_differ(self.before, self.tensor) & self.protected).sum())
 
 
 def learn_scratch_tasks(
     sequence: TaskSequence,
     inputs: Any,
-    make: Callable[[list[dict[str, Any]]], Optimizer],
+    make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     steps: int,
     bar: Bar = NO_BAR,
-) -> Found:
+) -> TrainingResult:
     """Learn two tasks on a copy, with one optimizer that keeps its state from the first to the second.
 
-    Each finished task, before and after, and each scratch task is a step of the bar.
+    The bar advances for each finished task, before and after, and for each scratch task.
 
     Returns:
-        For each leaking tensor the tasks whose logits it changed; the report; and the error by which a step was
-        refused, if one was: the training ended with it.
+        For each leaking tensor the tasks whose logits it changed; the report; and the error that refused a step and
+        ended the training, if one did.
     """
     adjusting = [copy.copy(c) for c in sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
-    with sequence.alone():
-        scratch = scratch_of(sequence, adjusting)
+    with sequence.exclusive():
+        scratch = scratch_copy(sequence, adjusting)
     hard = any(callback.hard for callback in adjusting)
     with closing(scratch.attached.hooks):
-        before = logits(scratch, inputs, bar)
+        before = task_logits(scratch, inputs, bar)
         with torch.no_grad():
-            watched = list(_watched(scratch, hard))
+            watched = list(_watched_tensors(scratch, hard))
         with seeded(), torch.enable_grad():
             OptimizerGuard(scratch)
-            report, refused = _learn(scratch, sequence.attached.model, inputs, make, steps, bar)
+            report, refused = _learn(scratch, sequence.attached.model, inputs, make_optimizer, steps, bar)
         if not report.moved and refused is None:
             raise BadCallError(
                 f"Expected an optimizer that trains, but {report.optimizer} moved nothing in {steps} step(s): nothing "
                 "would be proved. Give it a learning rate above 0, or more steps."
             )
-        return _compare(partial(logits, scratch, inputs, bar), before, watched, report, refused)
+        leaks, report = _compare(partial(task_logits, scratch, inputs, bar), before, watched, report)
+        return leaks, report, refused
 
 
 def _learn(
-    scratch: TaskSequence, users: nn.Module, inputs: Any, make: Callable[..., Any], steps: int, bar: Bar
+    scratch: TaskSequence, user_model: nn.Module, inputs: Any, make_optimizer: Callable[..., Any], steps: int, bar: Bar
 ) -> tuple[TrainingReport, OptimizerError | None]:
-    """Learn the two tasks; count what the steps moved, task by task."""
+    """Learn the two tasks, and count the elements that the steps of each moved."""
     optimizer: Optimizer | None = None
     moved, refused = 0, None
     for number in (1, 2):
         try:
-            with Task(scratch, _free_id(scratch, number), None) as task:
-                optimizer = (
-                    _made(scratch.attached.model, own_groups(scratch), users, make) if optimizer is None else optimizer
-                )
+            with Task(scratch, _unused_id(scratch, number), None) as task:
+                if optimizer is None:
+                    optimizer = _build_optimizer(scratch, user_model, make_optimizer)
                 task.protect(optimizer)
-                own = [(p, p.detach().clone()) for p in scratch.attached.model.parameters()]
+                copies = [(p, p.detach().clone()) for p in scratch.attached.model.parameters()]
                 ScratchSteps(scratch, task, optimizer, inputs).run(steps)
-                moved = max(moved, sum(int(_differ(p, before).sum()) for p, before in own))
+                moved = max(moved, sum(int(_differ(p, before).sum()) for p, before in copies))
             bar.advance()
         except OptimizerError as error:
             refused = error
@@ -109,17 +109,18 @@ def _learn(
     return TrainingReport(type(optimizer).__name__, steps, moved, 0, {}), refused
 
 
-def _free_id(scratch: TaskSequence, number: int) -> str:
+def _unused_id(scratch: TaskSequence, number: int) -> str:
     name = f"scratch {number}"
     while name in scratch.state.records:
         name += "'"
     return name
 
 
-def _made(model: nn.Module, groups: list[dict[str, Any]], users: nn.Module, make: Callable[..., Any]) -> Optimizer:
-    """Build the optimizer; anything but one of the copy's own parameters could step the user's model."""
+def _build_optimizer(scratch: TaskSequence, user_model: nn.Module, make_optimizer: Callable[..., Any]) -> Optimizer:
+    """Build the optimizer; with parameters other than those of the copy it could step the user's model."""
+    groups = parameter_groups(scratch)
     try:
-        optimizer = make(groups)
+        optimizer = make_optimizer(groups)
     except (TypeError, ValueError) as error:
         raise BadCallError(
             f"Expected `optimizer` to make an optimizer of parameter groups, but it raised {type(error).__name__}: "
@@ -131,8 +132,8 @@ def _made(model: nn.Module, groups: list[dict[str, Any]], users: nn.Module, make
             "wrapper does not step the model itself: return what it wraps."
         )
     held = optimizer_parameters(optimizer)
-    mine = {id(p) for p in model.parameters()}
-    if not held & mine or held & {id(p) for p in users.parameters()}:
+    copied = {id(p) for p in scratch.attached.model.parameters()}
+    if not held & copied or held & {id(p) for p in user_model.parameters()}:
         raise BadCallError(
             f"Expected `optimizer` to build {type(optimizer).__name__} from the parameter groups it is given, but it "
             "holds other parameters. The groups are those of a copy; do not use the model's own parameters."
@@ -141,47 +142,54 @@ def _made(model: nn.Module, groups: list[dict[str, Any]], users: nn.Module, make
 
 
 # ------------------------------------------------------------------ what may not move
-def _watched(scratch: TaskSequence, hard: bool) -> Iterator[_Watched]:
+def _watched_tensors(scratch: TaskSequence, hard: bool) -> Iterator[_WatchedTensor]:
     for name, tensor, protected in gated_entries(scratch):
-        yield _Watched(name, tensor, tensor.clone(), protected, not hard)
+        yield _WatchedTensor(name, tensor, tensor.clone(), protected, not hard)
     for name, tensor, protection in other_entries(scratch):
         if protection in ("frozen", "shared"):
             everywhere = torch.full((), protection == "frozen", device=tensor.device).expand(tensor.shape)
-            yield _Watched(name, tensor, tensor.clone(), everywhere, False)
+            yield _WatchedTensor(name, tensor, tensor.clone(), everywhere, False)
     for task, record in scratch.state.records.items():
         for name, tensor in record.tensors.items():
             if tensor.is_floating_point():
                 everywhere = torch.ones((), dtype=torch.bool, device=tensor.device).expand(tensor.shape)
-                yield _Watched(f"{name} (as stored for {task!r})", tensor, tensor.clone(), everywhere, False)
+                yield _WatchedTensor(f"{name} (as stored for {task!r})", tensor, tensor.clone(), everywhere, False)
 
 
 def _compare(
-    outputs: Callable[[], Logits],
-    before: Logits,
-    watched: list[_Watched],
-    report: TrainingReport,
-    refused: OptimizerError | None,
-) -> Found:
-    """Say which tensors leak."""
+    compute_logits: Callable[[], Logits], before: Logits, watched: list[_WatchedTensor], report: TrainingReport
+) -> tuple[dict[str, Tasks], TrainingReport]:
+    """Return the leaks, and the report completed by what moved and what changed by choice."""
 
-    def look() -> Tasks:
-        now = outputs()
-        return changed(before, {task: now[task] for task in before})
+    def changed_now() -> Tasks:
+        now = compute_logits()
+        return changed_tasks(before, {task: now[task] for task in before})
 
+    protected = [w for w in watched if not w.by_choice]
     with torch.no_grad():
-        over = {w.name: count for w in watched if not w.by_choice and (count := w.overstepped())}
-        suspects = [Change(w.name, w.tensor, w.before, w.tensor.clone()) for w in watched]
-        suspects = [s for s in suspects if bool(_differ(s.before, s.after).any())]
-        found: dict[str, Tasks] = {}
-        if look():
-            put_back(suspects)
-            left = look()
-            found = {_ELSEWHERE: left} if left else blame(suspects, look)
+        overstepped = _overstepped(protected)
+        changed = _changed_by_training(watched, changed_now)
     chosen = {w.name for w in watched if w.by_choice}
-    leaks = {name: found.get(name, ()) for name in dict.fromkeys([*over, *found]) if name not in chosen}
-    by_choice = {name: tasks for name, tasks in found.items() if name in chosen}
-    kept = sum(int(w.protected.sum()) for w in watched if not w.by_choice)
-    return leaks, replace(report, kept=kept, overstepped=over, by_choice=by_choice), refused
+    leaks = dict.fromkeys(overstepped, ()) | {name: tasks for name, tasks in changed.items() if name not in chosen}
+    by_choice = {name: tasks for name, tasks in changed.items() if name in chosen}
+    kept = sum(int(w.protected.sum()) for w in protected)
+    return leaks, replace(report, kept=kept, overstepped=overstepped, by_choice=by_choice)
+
+
+def _overstepped(protected: list[_WatchedTensor]) -> dict[str, int]:
+    """Return the number of protected elements that moved, for each tensor in which some did."""
+    return {w.name: count for w in protected if (count := w.overstepped())}
+
+
+def _changed_by_training(watched: list[_WatchedTensor], changed_now: Callable[[], Tasks]) -> dict[str, Tasks]:
+    """Return for each tensor by which training changed finished tasks, those tasks; restore all tensors if any did."""
+    changes = [Change(w.name, w.tensor, w.before, w.tensor.clone()) for w in watched]
+    changes = [c for c in changes if bool(_differ(c.before, c.after).any())]
+    if not changed_now():
+        return {}
+    restore(changes)
+    still_changed = changed_now()
+    return {_OTHER_STATE: still_changed} if still_changed else find_leaks(changes, changed_now)
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

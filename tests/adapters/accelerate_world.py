@@ -18,7 +18,7 @@ X, Y = torch.randn(24, 4, generator=torch.Generator().manual_seed(0)), torch.ara
 
 
 class Steps(fh.Callback):
-    """Counts the events of steps and notes the scale of each batch."""
+    """Counts step events and records the scale of each batch."""
 
     def __init__(self) -> None:
         self.ready = self.after = 0

@@ -1,4 +1,4 @@
-"""One pair of tasks through every adapter: what a subject is, and what must come out the same."""
+"""One pair of tasks through every adapter: what a subject is, and which results must be equal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ VARIANTS = {
 
 
 class Net(nn.Module):
-    """A small network that returns its loss when it is given labels, as the models of transformers do."""
+    """A small network that returns its loss if labels are given, like the models of transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,19 +105,19 @@ class Job:
 
 
 class Subject(Protocol):
-    """One adapter: trains a job through its world, or says why a variant cannot be had on this device."""
+    """One adapter: trains a job with its framework, or raises `CannotRun` for a variant."""
 
     def __call__(self, job: Job, /) -> None:
         """Train."""
 
 
 class CannotRun(Exception):  # noqa: N818 - not an error of anybody's
-    """The subject's framework does not offer a variant here; the message says why."""
+    """The subject's framework does not support a variant on this device; the message gives the reason."""
 
 
 @dataclass
 class Outcome:
-    """What two tasks leave behind."""
+    """The results of two tasks."""
 
     state: dict[str, Tensor]
     masks: dict[str, dict[str, Tensor]]
@@ -125,7 +125,7 @@ class Outcome:
     logits: dict[str, Tensor]
 
     def differing(self, other: Outcome) -> list[str]:
-        """Name what is not the same bits."""
+        """Return the names of values that are not bit-identical."""
         mine, theirs = self._all(), other._all()
         assert mine.keys() == theirs.keys()
         return [name for name, value in mine.items() if not torch.equal(value, theirs[name])]
@@ -138,7 +138,7 @@ class Outcome:
 
 
 def run(subject: Callable[[Job], None], spec: str, variant: Variant, device: str = "cpu") -> Outcome:
-    """Learn both tasks through a subject; skips the test if the subject says that it cannot."""
+    """Learn both tasks through a subject; skip the test if it raises `CannotRun`."""
     torch.manual_seed(0)
     model = Net().to(device)
     probe = torch.randn(16, 2, 6, 6, device=device)

@@ -1,4 +1,4 @@
-"""What the tests let each rank do with a Lightning `Trainer`."""
+"""What each rank runs with a Lightning `Trainer` in the DDP tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.adapters.ddp_worlds import SCALED, images, kept, logits, normed
 
 
 class Learner(pl.LightningModule):
-    """Knows nothing of tasks."""
+    """An ordinary module without tasks."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run of two tasks on two ranks that writes a checkpoint after each step and can go on from it."""
+"""A run of two tasks on two ranks that writes a checkpoint after each step and can resume from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCHES, EPOCHS = 3, 2
 
 
 def work(rank: int, folder: str, die_at: int | None = None) -> dict[str, Tensor]:
-    """Learn both tasks, from the checkpoint in the folder if there is one; the second rank may die on the way.
+    """Learn both tasks, from the checkpoint in the folder if there is one; the second rank may die during training.
 
     Args:
         rank: This process.
@@ -61,7 +61,7 @@ def work(rank: int, folder: str, die_at: int | None = None) -> dict[str, Tensor]
 
 
 def _save(file: Path, session: fh.Session, optimizer: AdamW, step: int) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     parts = {"session": session.state_dict(), "model": session.model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save({**parts, "step": step}, file.with_suffix(".new"))
     file.with_suffix(".new").replace(file)

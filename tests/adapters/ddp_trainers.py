@@ -1,4 +1,4 @@
-"""What the tests let each rank do with trainers that wrap the model themselves."""
+"""What each rank runs in the DDP tests with trainers that wrap the model themselves."""
 
 from __future__ import annotations
 

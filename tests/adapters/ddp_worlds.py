@@ -1,4 +1,4 @@
-"""What the tests let each rank do; every function takes its rank first and returns plain tensors."""
+"""What each rank runs in the DDP tests; every function takes its rank first and returns plain tensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def normed(classes: int = 3) -> nn.Sequential:
 
 
 def simple() -> nn.Sequential:
-    """Return a network of which each sample goes its own way, in double precision."""
+    """Return a network in double precision in which samples do not affect each other."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)
     ).double()
@@ -80,7 +80,7 @@ def logits(session: fh.Session, task: str, model: nn.Module | None = None) -> Te
 
 
 def kept(session: fh.Session) -> dict[str, Tensor]:
-    """Return all that finished tasks left, and the model."""
+    """Return the records of finished tasks, and the model."""
     found = {f"model {name}": value.clone() for name, value in session.model.state_dict().items()}
     for task in session.tasks:
         found |= {f"mask {task} {n}": v for n, v in session.masks(task).items()}
@@ -139,8 +139,8 @@ class Poisoned(fh.Measure):
         return value * float("nan") if dist.get_rank() == 1 else value
 
 
-def told(rank: int, how: str) -> tuple[str, list[Any], float]:
-    """Train in a way that goes wrong; return the error, the finished tasks, and whether the group still works."""
+def failing_training(rank: int, how: str) -> tuple[str, list[Any], float]:
+    """Train with an error; return the error, the finished tasks, and whether the group still works."""
     spec: dict[str, Any] = SCALED
     if how == "poisoned":
         fh.register_measure("poisoned")(Poisoned)
@@ -174,7 +174,7 @@ def rates(rank: int) -> dict[str, Tensor]:
 
 
 def collectives(rank: int) -> dict[str, int]:
-    """Count what a task of `STEPS` steps asks of the process group beside DDP's own traffic."""
+    """Count the collectives of a task of `STEPS` steps, without those of DDP itself."""
     counts = dict.fromkeys(("all_reduce", "all_gather", "broadcast"), 0)
     real = {name: getattr(dist, name) for name in counts}
 
@@ -199,18 +199,18 @@ def collectives(rank: int) -> dict[str, int]:
 
 
 def sharded(rank: int) -> list[str]:
-    """Return what attach, protect and a step say of a model that `fully_shard` has taken apart."""
+    """Return the errors of attach, protect and a step for a model sharded by `fully_shard`."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    said = []
+    messages = []
     try:
         already = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         fully_shard(already, mesh=mesh)
         fh.attach(already)
     except FgadahatError as caught:
-        said.append(str(caught))
+        messages.append(str(caught))
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     session = fh.attach(model, {}, torch.randn(2, 4))
     try:
@@ -220,9 +220,9 @@ def sharded(rank: int) -> list[str]:
             try:
                 task.protect(SGD(model.parameters(), lr=0.1))
             except FgadahatError as caught:
-                said.append(str(caught))
+                messages.append(str(caught))
             task.anneal(1, 1)
             before.step()
     except FgadahatError as caught:
-        said.append(str(caught))
-    return said
+        messages.append(str(caught))
+    return messages

@@ -1,4 +1,4 @@
-"""A LightningModule that knows nothing of this library, its data, Trainers, and the same training in a plain loop."""
+"""A LightningModule without this library, its data, Trainers, and the same training in a plain loop."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ WARNINGS = [
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
-"""What Lightning warns of that is as it should be."""
+"""Expected warnings of Lightning."""
 
 
 class Net(nn.Module):
-    """Convolution, norm, a parameter of its own, a hidden layer and a head."""
+    """Convolution, norm, an own parameter, a hidden layer and a head."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Learner(pl.LightningModule):
 
 
 class Loader:
-    """The same batches in every epoch; remembers where it is, as Lightning's checkpoints ask it to."""
+    """The same batches in every epoch; saves its position in Lightning's checkpoints."""
 
     def __init__(self, task: int, classes: int = 3, count: int = BATCHES) -> None:
         draw = torch.Generator().manual_seed(100 + task)
@@ -153,7 +153,7 @@ def trainer(callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
 
 
 def everything(session: fh.Session, *optimizers: Optimizer) -> dict[str, Any]:
-    """Return all values of a model, what its session remembers, and the states of optimizers."""
+    """Return all values of a model, and the states of its session and optimizers."""
     model = {name: value.clone() for name, value in session.model.state_dict().items()}
     return {
         "model": model,

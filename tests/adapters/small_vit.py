@@ -1,4 +1,4 @@
-"""A vision transformer of transformers, as small as can be, and what it takes."""
+"""A very small vision transformer of transformers, with data and arguments."""
 
 from __future__ import annotations
 

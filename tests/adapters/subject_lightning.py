@@ -14,7 +14,7 @@ from tests.adapters.conformance import CLASSES, EPOCHS, Job
 
 
 class _Learner(pl.LightningModule):
-    """The job's model as Lightning wants it."""
+    """The job's model as a LightningModule."""
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _Learner(pl.LightningModule):
 
 
 def _precision(job: Job) -> dict[str, Any]:
-    if job.variant.scaled and job.device == "cpu":  # the name is refused there, the plugin itself works
+    if job.variant.scaled and job.device == "cpu":  # Lightning refuses the name on CPUs, but the plugin works
         return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
     names = {torch.float32: "32-true", torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
     return {"precision": names[job.variant.dtype]}

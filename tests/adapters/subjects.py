@@ -1,4 +1,4 @@
-"""The subjects of the conformance suite: the same job through each world."""
+"""The subjects of the conformance suite: the same job through each framework."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.adapters.subject_lightning import lightning
 
 
 def plain_loop(job: Job) -> None:
-    """Train in a loop of the user's own."""
+    """Train in a plain loop."""
     v, model, device = job.variant, job.model, job.device
     with job.session.task(job.task, num_classes=CLASSES[job.task]) as task:
         optimizer = task.protect(job.optimizer())
@@ -48,7 +48,7 @@ def accelerate(job: Job) -> None:
     """Train in a loop on an `Accelerator`."""
     v, cpu = job.variant, job.device == "cpu"
     AcceleratorState._reset_state(reset_partial_state=True)
-    by_hand = v.scaled and cpu  # refused by the constructor, though torch can: give it what it has on an accelerator
+    by_hand = v.scaled and cpu  # the constructor refuses it, but torch supports it: set it up by hand
     precision = "no" if by_hand else PRECISIONS[v.dtype]
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, gradient_accumulation_steps=v.accumulate)
     if by_hand:
@@ -68,7 +68,7 @@ def accelerate(job: Job) -> None:
 
 
 class Rows(Dataset[dict[str, Tensor]]):
-    """The samples as the Trainer wants them."""
+    """The samples in the Trainer's format."""
 
     def __init__(self, data: TensorDataset) -> None:
         self._data = data
@@ -116,4 +116,4 @@ SUBJECTS: dict[str, Callable[[Job], None]] = {
     "lightning": lightning,
     "transformers": transformers,
 }
-"""Every adapter beside the plain loop; a new one is a function of a job, and a line here."""
+"""Every adapter except the plain loop; to add one, write a function of a job and list it here."""

@@ -1,4 +1,4 @@
-"""Accelerate: what the adapter adds to an ordinary loop on an `Accelerator`."""
+"""Accelerate: the adapter's additions to an ordinary loop on an `Accelerator`."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_evaluation_of_finished_tasks_with_gathered_metrics() -> None:
     assert rows.shape == (24, 3)
 
 
-def test_a_broken_epoch_goes_on_where_it_was() -> None:
+def test_an_interrupted_epoch_resumes_where_it_was() -> None:
     whole, parts = Steps(), Steps()
     for steps, cut in ((whole, None), (parts, 2)):
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -191,13 +191,13 @@ def test_a_prepared_optimizer_is_no_optimizer_for_the_plain_protect() -> None:
             task.protect(prepared)
 
 
-def test_clipping_before_an_optimizer_is_there_is_told() -> None:
+def test_clipping_before_an_optimizer_is_there_is_reported() -> None:
     session = attached()
     with accelerate_task(session, Accelerator(cpu=True), "a") as task, pytest.raises(NoTaskError, match="No optimizer"):
         task.clip_grad_norm_(session.model.parameters(), 1.0)
 
 
-def test_a_foreign_optimizer_is_told() -> None:
+def test_a_foreign_optimizer_is_reported() -> None:
     session = attached()
     with (
         accelerate_task(session, Accelerator(cpu=True), "a") as task,

@@ -46,7 +46,7 @@ def test_a_checkpoint_of_the_accelerator_holds_the_session(tmp_path: Path) -> No
         assert torch.equal(model(X), before)
 
 
-def test_a_task_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_task_resumes_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
     """The head has another size than at attach: the optimizer was built before the checkpoint brought it."""
 
     def go_on(session: fh.Session, accelerator: Accelerator, task: Any, optimizer: Any, done: int, stop: int) -> None:

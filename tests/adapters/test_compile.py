@@ -1,4 +1,4 @@
-"""`torch.compile` after `attach`: the compiled model trains, keeps its bits and gives those of the plain one."""
+"""`torch.compile` after `attach`: the compiled model trains, forgets no bit, and gives the plain model's outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the 
 
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
-    """Forget what was compiled."""
+    """Discard compiled code."""
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -38,7 +38,7 @@ def learn(compiled: Callable[[nn.Module], Any]) -> tuple[dict[str, Tensor], list
     torch.manual_seed(0)
     session = fh.attach(network(), {}, images(2, 0))
     model = compiled(session.model)
-    looks = []
+    seen = []
     for number in range(3):
         with session.task(f"task {number}") as task:
             optimizer = task.protect(AdamW(session.parameter_groups(lr=1e-2, gate_lr=1e-2, weight_decay=0.1)))
@@ -48,15 +48,15 @@ def learn(compiled: Callable[[nn.Module], Any]) -> tuple[dict[str, Tensor], list
                 (F.cross_entropy(model(images(8, 10 * number + step)), y) + task.regularization()).backward()
                 optimizer.step()
         model.eval()
-        looks.append(logits(session, "task 0", model))
-    return {name: value.clone() for name, value in session.model.state_dict().items()}, looks
+        seen.append(logits(session, "task 0", model))
+    return {name: value.clone() for name, value in session.model.state_dict().items()}, seen
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_model_learns_the_same_and_forgets_nothing(backend: str) -> None:
     plain, _ = learn(lambda model: model)
-    state, looks = learn(lambda model: torch.compile(model, backend=backend))
-    assert all(torch.equal(looks[0], look) for look in looks)
+    state, seen = learn(lambda model: torch.compile(model, backend=backend))
+    assert all(torch.equal(seen[0], logits) for logits in seen)
     torch.testing.assert_close(state, plain, rtol=1e-4, atol=1e-5)
 
 

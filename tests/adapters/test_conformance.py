@@ -1,4 +1,4 @@
-"""Every adapter gives the bits of the plain loop."""
+"""Every adapter gives bit-identical results to the plain loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
     pytest.mark.filterwarnings(r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"),
 ]
-"""What Lightning says of a small run."""
+"""Lightning's warnings about a small run."""
 
 
 @cache

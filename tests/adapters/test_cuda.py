@@ -1,4 +1,4 @@
-"""The same promises on an accelerator: bit for bit under deterministic algorithms, in every precision and world."""
+"""The same guarantees on an accelerator: bit-identical with deterministic algorithms, in each precision and adapter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let every operation give the same bits each time; an operation that cannot raises."""
+    """Use deterministic algorithms; an operation without one raises."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False

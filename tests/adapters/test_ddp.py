@@ -1,4 +1,4 @@
-"""Two processes under DistributedDataParallel: nothing forgotten, the same everywhere, and no rank left waiting."""
+"""Two processes under DistributedDataParallel: nothing forgotten, equal results on all ranks, no rank left waiting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed.fsdp
 from torch import Tensor
 
 from tests.adapters import ddp_worlds as worlds
-from tests.adapters.ranks import Ranks
+from tests.support.ranks import Ranks
 
 HARD: dict[str, Any] = {"adjustment": {"mode": "hat"}}
 
@@ -63,9 +63,9 @@ DRIFT = {
 
 
 @pytest.mark.parametrize("how", DRIFT)
-def test_every_rank_is_told_and_none_waits(ranks: Ranks, how: str) -> None:
+def test_every_rank_raises_and_none_waits(ranks: Ranks, how: str) -> None:
     begin, name = DRIFT[how]
-    for error, finished, alive in ranks(worlds.told, how):
+    for error, finished, alive in ranks(worlds.failing_training, how):
         assert error.startswith(begin)
         assert name in error
         assert finished == []
@@ -87,6 +87,6 @@ def test_without_a_group_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch)
 def test_sharded_parameters_are_refused(ranks: Ranks) -> None:
     if not hasattr(torch.distributed.fsdp, "fully_shard"):
         pytest.skip("fully_shard is newer than this torch")
-    for said in ranks(worlds.sharded):
-        assert len(said) == 3
-        assert all("FSDP2 (`fully_shard`) and tensor parallelism are not supported" in message for message in said)
+    for messages in ranks(worlds.sharded):
+        assert len(messages) == 3
+        assert all("FSDP2 (`fully_shard`) and tensor parallelism are not supported" in message for message in messages)

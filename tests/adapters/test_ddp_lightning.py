@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.adapters import ddp_lightning as worlds
-from tests.adapters.ranks import Ranks
 from tests.adapters.test_ddp import differing
+from tests.support.ranks import Ranks
 
 
 @pytest.mark.parametrize("hard", [True, False], ids=["hat", "fg_adahat"])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.ddp_restart import work
-from tests.adapters.ranks import RankError, Ranks
 from tests.adapters.test_ddp import differing
+from tests.support.ranks import RankError, Ranks
 
 
 def test_a_run_with_a_killed_rank_ends_in_the_same_bits(ranks: Ranks, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.adapters import ddp_trainers as worlds
-from tests.adapters.ranks import Ranks
 from tests.adapters.test_ddp import differing
+from tests.support.ranks import Ranks
 
 
 def test_accelerate_forgets_no_bit_on_any_rank(ranks: Ranks) -> None:

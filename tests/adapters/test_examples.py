@@ -92,11 +92,11 @@ def test_lightning_cli(tmp_path: Path) -> None:
     (state,) = (part["session"] for key, part in saved["callbacks"].items() if key.startswith("TaskCallback"))
     assert [task["id"] for task in state["tasks"]] == ["even", "odd"]
     assert state["spec"]["adjustment"]["mode"] == "hat"
-    told = start(*CLI, "--hat.task", "odd", "--hat.after", "checkpoints/last.ckpt", folder=tmp_path)
-    assert "written by trainer.save_checkpoint after a task had ended, but there is one in the middle" in told.stderr
+    result = start(*CLI, "--hat.task", "odd", "--hat.after", "checkpoints/last.ckpt", folder=tmp_path)
+    assert "written by trainer.save_checkpoint after a task had ended, but there is one in the middle" in result.stderr
 
 
-def test_a_wrong_spec_in_the_config_is_told_with_all_its_problems(tmp_path: Path) -> None:
+def test_a_wrong_spec_in_the_config_is_reported_with_all_its_problems(tmp_path: Path) -> None:
     text = Path(CLI[-1]).read_text(encoding="utf-8").replace("mode: hat", "mode: hatt").replace("norms:", "nom:")
     (tmp_path / "fit.yaml").write_text(text, encoding="utf-8")
     done = start(*CLI[:-1], "fit.yaml", folder=tmp_path)

@@ -522,7 +522,7 @@ def test_what_cannot_work_is_refused_before_anything_happens() -> None:
     assert session.tasks == ()
 
 
-def test_wrong_options_are_told_together() -> None:
+def test_wrong_options_are_reported_together() -> None:
     session = attached(learner())
     with pytest.raises(BadCallError) as caught:
         TaskCallback(session, "birds", eval_tasks=[], gate_lr=0, num_batches=2.5)  # type: ignore[arg-type]

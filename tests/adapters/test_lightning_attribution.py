@@ -1,4 +1,4 @@
-"""Attribution measures run the model again in the middle of a Lightning step, and leave no trace of it."""
+"""Attribution measures run the model again during a Lightning step, without side effects."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_forward_of_the_attached_module_is_needed() -> None:
 
 
 def test_the_module_that_ddp_calls_is_not_attributed() -> None:
-    """Lightning lets DDP call the LightningModule with what `training_step` takes, not with what `forward` takes."""
+    """Under DDP, Lightning calls the LightningModule with the inputs of `training_step`, not those of `forward`."""
     module = learner()
     session = attached(module, "fg_adahat", whole=True, callbacks=[])
     task = TaskCallback(session, "birds")

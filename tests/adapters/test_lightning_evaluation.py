@@ -1,4 +1,4 @@
-"""What a Lightning Trainer evaluates is the right task, and what it logs is that of the running task."""
+"""A Lightning Trainer evaluates the right task, and logs the scalars of the running task."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def learnt(spec: str = "hat") -> tuple[Learner, fh.Session]:
 
 
 class AsTask(Learner):
-    """Notes the logits of every validation batch."""
+    """Records the logits of every validation batch."""
 
     def __init__(self) -> None:
         super().__init__("adamw")
@@ -117,7 +117,7 @@ def test_validation_in_a_fit_changes_nothing_of_it() -> None:
     assert differing(ends[0], ends[2]) == []
 
 
-def test_what_cannot_be_evaluated_is_told() -> None:
+def test_what_cannot_be_evaluated_is_reported() -> None:
     module, session = learnt()
     with pytest.raises(BadCallError, match="Expected one task for each of the 2 dataloaders in `eval_tasks`"):
         trainer([TaskCallback(session, eval_tasks=["birds"])]).test(module, [Loader(0), Loader(1)], verbose=False)
@@ -150,7 +150,7 @@ def test_a_trainer_goes_through_task_after_task() -> None:
 
 @pytest.mark.parametrize("search", ["lr_find", "scale_batch_size"])
 def test_the_tuner_is_refused(search: str) -> None:
-    """It puts all callbacks aside, and would train without a task."""
+    """It removes all callbacks, and would train without a task."""
     module, session = learnt()
     module.lr = module.batch_size = 1  # type: ignore[assignment]
     before = everything(session)
@@ -165,7 +165,7 @@ def test_the_tuner_is_refused(search: str) -> None:
 
 # ------------------------------------------------------------------ loggers
 def rows(folder: str) -> list[dict[str, str]]:
-    """Return the rows of a CSVLogger that hold figures of the task."""
+    """Return the rows of a CSVLogger that hold scalars of the task."""
     with (Path(folder) / "metrics.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if row.get("hat/scale")]
 
@@ -210,7 +210,7 @@ def test_figures_go_to_tensorboard(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ two sessions in one Trainer
 class Pair(Learner):
-    """Two nets that are trained in turn, each by an optimizer of its own."""
+    """Two nets trained in turn, each by its own optimizer."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A fit that was interrupted goes on from its checkpoint, in what might be another process, to the same bits."""
+"""An interrupted fit resumes from its checkpoint, as in another process, to bit-identical results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STEPS = EPOCHS * BATCHES
 
 
 class BoomError(Exception):
-    """Ends a run somewhere."""
+    """Interrupts a run."""
 
 
 def raising(module: Learner) -> None:
@@ -58,7 +58,7 @@ def signalling(module: Learner) -> None:
 
 
 class Run:
-    """Learns two tasks; may be interrupted in one of them, and gone on with from the last checkpoint."""
+    """Learns two tasks; may be interrupted in one of them, and resumed from the last checkpoint."""
 
     def __init__(self, folder: Path, spec: str, optimizer: str, seed: int = 0, accumulate: int = 1) -> None:
         self.folder = folder
@@ -82,7 +82,7 @@ class Run:
         self.optimizer = run.optimizers[0]
 
     def stop_at(self, step: int, stop: Callable[[Learner], None]) -> None:
-        """Stop when the training step of a task is reached that follows so many."""
+        """Interrupt at the training step of a task after this many steps."""
         seen = 0
 
         def count(module: Learner, index: int) -> None:
@@ -105,7 +105,7 @@ def one_cycle(optimizer: Optimizer) -> Any:
 
 
 def interrupted(folder: Path, spec: str, optimizer: str, task: int, step: int, how: Any, accumulate: int = 1) -> Run:
-    """Return a run that was stopped in a task, and gone on with by objects that know only the checkpoint."""
+    """Return a run that was interrupted in a task, and resumed by new objects from the checkpoint."""
     folder.mkdir()
     first = Run(folder, spec, optimizer, accumulate=accumulate)
     for number in range(task):
@@ -132,7 +132,7 @@ STOPS = [
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_an_interrupted_fit_goes_on_to_the_same_bits(spec: str, tmp_path: Path) -> None:
+def test_an_interrupted_fit_resumes_to_the_same_bits(spec: str, tmp_path: Path) -> None:
     for optimizer in ("adamw", "momentum"):
         stops = [stop[2:] for stop in STOPS if stop[:2] == (spec, optimizer)]
         if not stops:
@@ -153,8 +153,8 @@ def test_there_are_twenty_stops_in_both_tasks_and_of_both_kinds() -> None:
 
 
 @pytest.mark.parametrize("step", [4, 5], ids=["between", "within"])
-def test_an_interrupted_fit_with_accumulation_goes_on_to_the_same_bits(step: int, tmp_path: Path) -> None:
-    """Within a window of accumulated batches, too: the last checkpoint is that of the step before."""
+def test_an_interrupted_fit_with_accumulation_resumes_to_the_same_bits(step: int, tmp_path: Path) -> None:
+    """Also within a window of accumulated batches: the last checkpoint is that of the step before."""
     (tmp_path / "whole").mkdir()
     whole = Run(tmp_path / "whole", "gradient", "adamw", accumulate=2)
     for number in range(len(TASKS)):
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     assert session.tasks == ()
 
 
-def test_a_checkpoint_in_the_middle_of_another_task_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_in_the_middle_of_another_task_is_reported(tmp_path: Path) -> None:
     Run(tmp_path, "hat", "adamw").fit(0)
     module = learner("adamw", one_cycle)
     session = attached(module, "hat")
@@ -250,9 +250,9 @@ def test_a_checkpoint_in_the_middle_of_another_task_is_told(tmp_path: Path) -> N
         trainer(callbacks(session, task="cars")).fit(module, Loader(1), ckpt_path=tmp_path / "step=3.ckpt")
 
 
-# ------------------------------------------------------------------ a checkpoint as a place to go back to
+# ------------------------------------------------------------------ earlier checkpoints
 def test_the_best_checkpoint_is_tested_and_kept(tmp_path: Path) -> None:
-    """A checkpoint is written in the middle of its task; what it holds may be tested, and then ended as it is."""
+    """A checkpoint written during its task can be tested, and its task then ended without more training."""
     run = Run(tmp_path, "hat", "adamw")
     run.fit(0)
     module = learner("adamw", one_cycle, seed=5)
@@ -281,7 +281,7 @@ def test_a_fit_that_was_complete_ends_its_task(tmp_path: Path) -> None:
     assert differing(everything(session), everything(whole.session)) == []
 
 
-def test_a_checkpoint_goes_on_in_the_same_process(tmp_path: Path) -> None:
+def test_a_checkpoint_is_resumed_in_the_same_process(tmp_path: Path) -> None:
     run = Run(tmp_path, "hat", "adamw")
     run.stop_at(5, raising)
     with pytest.raises(BoomError):

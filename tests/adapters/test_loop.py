@@ -21,7 +21,7 @@ S_MAX = 400.0
 
 
 class Scales(fh.Callback):
-    """Notes the batch events, and the scale at each."""
+    """Records the batch events, and the scale at each."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, float]] = []
@@ -97,13 +97,13 @@ def test_a_loader_without_length_needs_a_number() -> None:
     assert [s for event, s in scales.log if event == "start"][-1] == S_MAX
 
 
-def test_fewer_batches_than_said_are_no_error() -> None:
+def test_fewer_batches_than_announced_are_no_error() -> None:
     session, _ = attached()
     with session.task("a") as task:
         assert list(task.batches([1, 2], num_batches=5)) == [1, 2]
 
 
-def test_one_batch_more_than_said_is_told_before_it_is_used() -> None:
+def test_one_batch_more_than_announced_is_reported_before_it_is_used() -> None:
     session, scales = attached()
     with session.task("a") as task:
         epoch = task.batches([1, 2, 3], num_batches=2)
@@ -114,7 +114,7 @@ def test_one_batch_more_than_said_is_told_before_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("number", [0, -1, 2.0, True, "3"])
-def test_a_wrong_number_is_told(number: Any) -> None:
+def test_a_wrong_number_is_reported(number: Any) -> None:
     session, _ = attached()
     with session.task("a") as task, pytest.raises(BadCallError) as caught:
         task.batches([1, 2], num_batches=number)
@@ -158,7 +158,7 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_without_rich_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_without_rich_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     session, _ = attached()
     with session.task("a") as task, pytest.raises(MissingDependencyError) as caught:

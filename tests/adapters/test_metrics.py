@@ -1,4 +1,4 @@
-"""The metrics where training happens: on two processes, and in a LightningModule."""
+"""The metrics on two processes, and in a LightningModule."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import fgadahat_hooks as fh
 from fgadahat_hooks import metrics as fm
 from fgadahat_hooks.adapters.lightning import TaskCallback, callbacks
 from tests.adapters.lightning_world import WARNINGS, Batch, Learner, Loader, attached, trainer
-from tests.adapters.ranks import WORLD, Ranks
+from tests.support.ranks import WORLD, Ranks
 from tests.support.small import batches, learn, mlp
 
 pytestmark = [
@@ -45,8 +45,8 @@ def samples(learnt: str, task: str) -> tuple[Tensor, Tensor]:
 STAGES = (("birds", "birds"), ("cars", "birds"), ("cars", "cars"))
 
 
-def share(rank: int) -> dict[str, Tensor]:
-    """Count every second sample; the second task is seen by the first rank alone."""
+def accuracy_metrics(rank: int) -> dict[str, Tensor]:
+    """Count every second sample; only the first rank sees the second task."""
     metrics = collection()
     for learnt, task in STAGES:
         preds, target = samples(learnt, task)
@@ -61,8 +61,8 @@ def share(rank: int) -> dict[str, Tensor]:
     return found
 
 
-def look(rank: int) -> dict[str, Tensor]:
-    """Read the masks of a session that both ranks have."""
+def mask_metrics(rank: int) -> dict[str, Tensor]:
+    """Compute mask metrics of a session that both ranks have."""
     metrics = MetricCollection([fm.MaskUse(), fm.FreeUnitFraction(), fm.MaskOverlap(), fm.NetworkCapacity()])
     metrics.update(learnt_session())
     found: dict[str, Tensor] = metrics.compute()
@@ -86,20 +86,20 @@ def test_two_processes_count_as_one(ranks: Ranks) -> None:
     alone = collection()
     for learnt, task in STAGES:
         alone.update(*samples(learnt, task), learnt=learnt, task=task)
-    for found in ranks(share):
+    for found in ranks(accuracy_metrics):
         equal(found, alone.compute())
 
 
 def test_two_processes_use_the_masks_of_one(ranks: Ranks) -> None:
-    alone = look(0)
+    alone = mask_metrics(0)
     assert 0 < alone["FreeUnitFraction"] < 1
     assert 0 < alone["NetworkCapacity"] < 1
-    for found in ranks(look):
+    for found in ranks(mask_metrics):
         equal(found, alone)
 
 
 class Measured(Learner):
-    """Counts what it is tested on, and logs numbers, so that Lightning does not reset the counts."""
+    """Updates metrics in its tests, and logs numbers rather than metrics, so that Lightning does not reset them."""
 
     def __init__(self) -> None:
         super().__init__("adamw")

@@ -1,4 +1,4 @@
-"""A gradient scaler in a plain loop: a step that it leaves out counts for nothing."""
+"""A gradient scaler in a plain loop: steps that it skips do not count."""
 
 from __future__ import annotations
 

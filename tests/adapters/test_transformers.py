@@ -38,8 +38,8 @@ def test_three_tasks_with_the_trainers_own_optimizer_are_not_forgotten(tmp_path:
     assert [name for name, before in ended.items() if not torch.equal(before, logits(session, name))] == []
 
 
-def test_a_model_that_keeps_its_number_of_labels_itself_is_told_each_tasks(tmp_path: Path) -> None:
-    """Models of text copy `config.num_labels` when they are made, and shape their logits by the copy."""
+def test_a_model_with_its_own_number_of_labels_gets_each_tasks(tmp_path: Path) -> None:
+    """Text models copy `config.num_labels` in their constructor, and shape their logits by the copy."""
     config = BertConfig(vocab_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
     model = BertForSequenceClassification(config)
     ids = torch.arange(1, 13).view(2, 6)
@@ -103,7 +103,7 @@ def test_a_step_trains_on_the_mean_loss_and_one_sparsity_term(tmp_path: Path, ac
 
 
 def _loop(session: fh.Session, task: fh.Task, optimizer: SGD, data: Images, accumulate: int) -> None:
-    """Train the slow and obvious way."""
+    """Train in a slow, obvious loop."""
     task.protect(optimizer)
     batches = list(zip(data.pixels.split(4), data.labels.split(4), strict=True))
     groups = [batches[k : k + accumulate] for k in range(0, len(batches), accumulate)]
@@ -162,8 +162,8 @@ def test_evaluation_runs_under_the_hard_mask_of_the_running_task(tmp_path: Path)
         Trainer(session.model, args, train_dataset=Images(8), eval_dataset=Images(8), callbacks=callbacks).train()
         assert float(task._attached.gate_context.scale) == 400
     assert len(losses) == 2
-    for told, expected in losses:
-        assert told == pytest.approx(expected, rel=1e-5)
+    for logged, expected in losses:
+        assert logged == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_loss_function_of_the_users_adds_the_term_itself(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_loss_function_of_the_users_adds_the_term_itself(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("how", ["label smoothing", "loss function", "own compute_loss"])
-def test_a_loss_without_the_term_is_told(tmp_path: Path, how: str) -> None:
+def test_a_loss_without_the_term_is_reported(tmp_path: Path, how: str) -> None:
     class Own(Trainer):
         def compute_loss(self, model: nn.Module, inputs: Any, *_: Any, **__: Any) -> Tensor:
             return F.cross_entropy(model(**inputs).logits, inputs["labels"])
@@ -214,7 +214,7 @@ class Stream(IterableDataset[dict[str, Tensor]]):
 
 
 def test_a_stream_is_annealed_over_the_steps_asked_for(tmp_path: Path) -> None:
-    """The samples run out twice on the way; that is no new beginning."""
+    """The stream is exhausted twice; annealing does not restart there."""
     scales: list[float] = []
 
     class Watch(fh.Callback):
@@ -265,4 +265,4 @@ def test_what_cannot_work_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
             trainer.train()
         monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
         with pytest.raises(BadCallError, match="one device per process"):
-            callback._refuse(args, session.model)
+            callback._check_arguments(args, session.model)

@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer goes on from its own checkpoints."""
+"""The Hugging Face Trainer resumes from its own checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("transformers", "5.0", "the arguments used here came with tr
 
 
 class Stop(TrainerCallback):
-    """Breaks off after a step."""
+    """Stops training after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -29,7 +29,7 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step == self.step
 
 
-def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+def test_training_resumes_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
     spec = {
         "adjustment": {"mode": "fg_adahat"},
         "importance": {"type": "input_weight_gradient_abs_sum"},
@@ -65,6 +65,6 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> 
     assert (tmp_path / "whole" / "checkpoint-6" / SESSION_FILE).exists()
 
 
-def test_a_folder_without_a_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadCallError, match=f"there is no {SESSION_FILE}"):
         load_checkpoint(attached(), tmp_path)

@@ -1,4 +1,4 @@
-"""The spy as a registered measure, for the time of a test."""
+"""The spy, registered as a measure during a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A measure that shows what measures are shown."""
+"""A measure that records the views it is given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgadahat_hooks.importance import LayerView
 
 
 class Spy(fh.Measure):
-    """Keeps what it is shown and returns the numbers of the units."""
+    """Keeps every view and returns the indices of the units, times `value`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"weight", "gradient", "activation", "consumers"})
     views: ClassVar[list[LayerView]] = []

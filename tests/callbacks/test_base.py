@@ -1,4 +1,4 @@
-"""Events: which, in what order, to whom."""
+"""Events: which are called, in what order, and with what context."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ X = torch.randn(2, 4, dtype=torch.float64)
 
 
 class Recorder(fh.Callback):
-    """Writes every event into a list."""
+    """Appends every event to a list."""
 
     def __init__(self, name: str, log: list[tuple[str, str]], priority: int = 50) -> None:
         self.name, self.log = name, log
@@ -102,9 +102,9 @@ def test_callbacks_are_called_in_rising_priority_equal_ones_as_given() -> None:
     assert started == ["early", "b", "a", "late"]
 
 
-def test_ours_come_in_their_order_whatever_the_list() -> None:
-    ours = [fh.GradientAdjustCallback(), fh.SummationCallback(), fh.Callback(), fh.ImportanceCallback()]
-    keys = [callback.state_key for callback in CallbackList(ours).items]
+def test_built_in_callbacks_are_sorted_whatever_the_list() -> None:
+    built_in = [fh.GradientAdjustCallback(), fh.SummationCallback(), fh.Callback(), fh.ImportanceCallback()]
+    keys = [callback.state_key for callback in CallbackList(built_in).items]
     assert keys == ["importance", "summation", "Callback", "gradient_adjust"]
     adjusted = [fh.ImportanceCallback({"gradient": "adjusted"}), fh.SummationCallback(), fh.GradientAdjustCallback()]
     keys = [callback.state_key for callback in CallbackList(adjusted).items]
@@ -114,26 +114,26 @@ def test_ours_come_in_their_order_whatever_the_list() -> None:
 @pytest.mark.parametrize("gradient", ["raw", "adjusted"])
 def test_importance_is_there_when_it_is_summed(gradient: str) -> None:
     """Importance of adjusted gradients is measured last in a step, yet its task ends before the sum is made."""
-    seen: list[Any] = []
+    observed: list[Any] = []
 
-    class Probe(fh.Callback):
+    class Observer(fh.Callback):
         def on_task_end(self, context: fh.TaskContext) -> None:
-            seen.append((set(context.record.importance), set(context.summed_importance or {})))
+            observed.append((set(context.record.importance), set(context.summed_importance or {})))
 
     spec = {"adjustment": {"mode": "fg_adahat"}}
     callbacks: list[fh.Callback] = [
         fh.ImportanceCallback({"gradient": gradient}),
         fh.SummationCallback(),
         fh.GradientAdjustCallback(spec["adjustment"]),
-        Probe(),
+        Observer(),
     ]
     session = fh.attach(mlp(4, 5, 3), spec, X, callbacks)
     learn(session, "a", batches(4, 3))
-    assert seen == [({"0"}, {"0"})]
+    assert observed == [({"0"}, {"0"})]
     assert session.capacity() < 1
 
 
-def test_the_spec_alone_protects_with_adjusted_gradients_too() -> None:
+def test_default_callbacks_protect_with_adjusted_gradients_too() -> None:
     spec = {"adjustment": {"mode": "fg_adahat"}, "importance": {"gradient": "adjusted"}}
     session = fh.attach(mlp(4, 5, 3), spec, X)
     learn(session, "a", batches(4, 3))
@@ -149,7 +149,7 @@ def test_two_callbacks_of_one_key_are_refused() -> None:
     )
 
 
-def test_a_subclass_without_key_is_known_by_its_name() -> None:
+def test_a_subclass_without_key_is_keyed_by_its_name() -> None:
     class Mine(fh.Callback):
         pass
 
@@ -162,8 +162,8 @@ def test_the_base_does_nothing() -> None:
     for session in (plain, with_base):
         torch.manual_seed(3)
         learn(session, "a", batches(4, 3))
-    for ours, theirs in zip(snapshot(plain.model).values(), snapshot(with_base.model).values(), strict=True):
-        assert torch.equal(ours, theirs)
+    for expected, found in zip(snapshot(plain.model).values(), snapshot(with_base.model).values(), strict=True):
+        assert torch.equal(expected, found)
     base = fh.Callback()
     base.load_state_dict(base.state_dict())
     assert base.allows_closure
@@ -174,18 +174,18 @@ def mlp_of_seed() -> torch.nn.Module:
     return mlp(4, 5, 3)
 
 
-OURS: dict[str, Callable[[], fh.Callback]] = {
+BUILT_IN: dict[str, Callable[[], fh.Callback]] = {
     "importance": fh.ImportanceCallback,
     "summation": fh.SummationCallback,
     "adjust": lambda: fh.GradientAdjustCallback({"mode": "fg_adahat"}),
 }
-SUBSETS = [subset for size in range(4) for subset in combinations(OURS, size)]
+SUBSETS = [subset for size in range(4) for subset in combinations(BUILT_IN, size)]
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
-def test_any_subset_works_and_an_absent_part_does_nothing(subset: tuple[str, ...]) -> None:
-    """Only the three together protect; a part that is absent leaves its results empty."""
-    session = fh.attach(mlp(4, 5, 3), {}, X, [OURS[name]() for name in subset])
+def test_any_subset_works_and_an_absent_callback_does_nothing(subset: tuple[str, ...]) -> None:
+    """Only the three together protect; a callback that is absent leaves its results empty."""
+    session = fh.attach(mlp(4, 5, 3), {}, X, [BUILT_IN[name]() for name in subset])
     for task in ("a", "b"):
         learn(session, task, batches(4, 3))
     assert bool(session.importance("b")) == ("importance" in subset)
@@ -193,31 +193,35 @@ def test_any_subset_works_and_an_absent_part_does_nothing(subset: tuple[str, ...
     assert set(session.masks("b")) == {"0"}
 
 
-def test_a_context_tells_the_task() -> None:
-    seen: list[tuple[Any, int, float, float]] = []
+def test_the_context_describes_the_task() -> None:
+    observed: list[tuple[Any, int, float, float]] = []
 
-    class Probe(fh.Callback):
+    class Observer(fh.Callback):
         def on_task_start(self, context: fh.TaskContext) -> None:
             used = (float(context.cumulative.sum()), float(context.summative.sum()))
-            seen.append((context.task, context.number, *used))
+            observed.append((context.task, context.number, *used))
 
-    session = fh.attach(mlp(4, 8, 3), {}, X, [Probe()])
+    session = fh.attach(mlp(4, 8, 3), {}, X, [Observer()])
     learn(session, "a", batches(4, 3))
     learn(session, 7, batches(4, 3))
     a, b = (session.masks(t)["0"] for t in ("a", 7))
     learn(session, "c", batches(4, 3))
-    assert [s[:2] for s in seen] == [("a", 1), (7, 2), ("c", 3)]
-    assert [s[2:] for s in seen] == [(0, 0), (int(a.sum()), int(a.sum())), (int((a | b).sum()), int(a.sum() + b.sum()))]
+    assert [s[:2] for s in observed] == [("a", 1), (7, 2), ("c", 3)]
+    assert [s[2:] for s in observed] == [
+        (0, 0),
+        (int(a.sum()), int(a.sum())),
+        (int((a | b).sum()), int(a.sum() + b.sum())),
+    ]
 
 
 def test_hooks_of_a_context_live_until_the_task_ends() -> None:
     calls: list[str] = []
 
-    class Watching(fh.Callback):
+    class Hooking(fh.Callback):
         def on_task_start(self, context: fh.TaskContext) -> None:
             context.hooks.forward(context.layers["0"].module, lambda *_: calls.append(str(context.task)))
 
-    session = fh.attach(mlp(4, 5, 3), {}, X, [Watching()])
+    session = fh.attach(mlp(4, 5, 3), {}, X, [Hooking()])
     with session.task("a") as task:
         train(session, task, task.protect(sgd(session.parameter_groups(lr=0.1))), batches(4, 3, count=2))
     assert calls == ["a", "a"]

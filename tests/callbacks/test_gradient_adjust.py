@@ -1,4 +1,4 @@
-"""What the adjustment does around a step. Its numbers are compared with the loops elsewhere."""
+"""What the adjustment does around a step. Its numbers are compared with the reference in `tests/differential`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MODES: list[dict[str, Any]] = [
 
 
 def attach(**adjustment: Any) -> fh.Session:
-    """Attach a model that is always the same."""
+    """Attach a model with fixed weights."""
     torch.manual_seed(2)
     return fh.attach(mlp(4, 8, 6, 3), {"adjustment": adjustment}, X)
 
 
 @pytest.mark.parametrize("adjustment", MODES, ids=lambda a: a["mode"])
 @pytest.mark.parametrize("apply_to", ["update", "gradient"])
-def test_the_first_task_is_trained_as_without_us(adjustment: dict[str, Any], apply_to: str) -> None:
+def test_the_first_task_is_trained_as_without_adjustment(adjustment: dict[str, Any], apply_to: str) -> None:
     """Every rate is 1 at t = 1, so all modes give one and the same network, bit for bit."""
     found = []
     for chosen in (adjustment, {"mode": "hat_const_1"}):
@@ -46,12 +46,12 @@ def test_the_first_task_is_trained_as_without_us(adjustment: dict[str, Any], app
 
 
 @pytest.mark.parametrize("apply_to", ["update", "gradient"])
-def test_hat_random_draws_anew_each_step_from_its_own_stream(apply_to: str) -> None:
+def test_hat_random_draws_new_numbers_each_step_from_its_own_generator(apply_to: str) -> None:
     shares: list[list[Tensor]] = []
     for seed in (0, 0, 1):
         session = attach(mode="hat_random", apply_to=apply_to, seed=seed)
         learn(session, "a", batches(4, 3))
-        used, shares_of_run = session.masks("a")["0"], []
+        used, run_shares = session.masks("a")["0"], []
         with session.task("b") as task:
             optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
             task.anneal(1, 2)
@@ -59,15 +59,15 @@ def test_hat_random_draws_anew_each_step_from_its_own_stream(apply_to: str) -> N
                 optimizer.zero_grad()
                 backward(session, task, batch)
                 layer, before = session.model.get_submodule("0"), snapshot(session.model)["0.bias"]
-                grad = snapshot_grad(layer)
+                grad = bias_gradient(layer)
                 state = torch.get_rng_state()
                 optimizer.step()
                 assert torch.equal(torch.get_rng_state(), state)
                 moved = (layer.get_parameter("bias").detach() - before) / (-0.1 * grad)
-                shares_of_run.append(moved[used & (grad.abs() > 1e-6)])
+                run_shares.append(moved[used & (grad.abs() > 1e-6)])
                 free = moved[~used & (grad.abs() > 1e-6)]
                 torch.testing.assert_close(free, torch.ones_like(free), rtol=1e-6, atol=0)
-        shares.append(shares_of_run)
+        shares.append(run_shares)
     first, again, other = shares
     assert first[0].numel() > 0
     assert all(((s > 0) & (s < 1)).all() for s in first)
@@ -76,7 +76,7 @@ def test_hat_random_draws_anew_each_step_from_its_own_stream(apply_to: str) -> N
     assert not torch.equal(first[0], first[1])
 
 
-def snapshot_grad(layer: torch.nn.Module) -> Tensor:
+def bias_gradient(layer: torch.nn.Module) -> Tensor:
     grad = layer.get_parameter("bias").grad
     assert grad is not None
     return grad.clone()
@@ -200,8 +200,8 @@ def test_only_parameters_that_the_optimizer_holds_are_touched() -> None:
         torch.manual_seed(9)
         with session.task("b") as task:
             own, gates = session.parameter_groups(lr=0.1, gate_lr=0.01)
-            parts = [own["params"][:2], own["params"][2:]] if halves else [own["params"]]
-            groups = [{**own, "params": part} for part in parts]
+            split = [own["params"][:2], own["params"][2:]] if halves else [own["params"]]
+            groups = [{**own, "params": params} for params in split]
             optimizers = [task.protect(torch.optim.SGD([g])) for g in [*groups, gates]]
             for batch in task.batches(batches(4, 3)):
                 for optimizer in optimizers:
@@ -213,7 +213,7 @@ def test_only_parameters_that_the_optimizer_holds_are_touched() -> None:
     assert all(torch.equal(v, found[1][n]) for n, v in found[0].items())
 
 
-def test_hard_tells_the_one_mode_that_never_forgets() -> None:
+def test_only_hat_on_updates_is_hard() -> None:
     hard = [
         (mode["mode"], apply_to)
         for mode in MODES
@@ -229,7 +229,7 @@ def test_allows_closure_where_updates_are_scaled() -> None:
     assert not fh.GradientAdjustCallback({"mode": "hat", "apply_to": "gradient"}).allows_closure
 
 
-def test_wrong_blocks_are_told() -> None:
+def test_wrong_blocks_are_refused() -> None:
     with pytest.raises(SpecError, match="alpha"):
         fh.GradientAdjustCallback({"mode": "hat_const_alpha"})
     with pytest.raises(SpecError, match="expected a mapping"):

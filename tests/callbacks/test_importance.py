@@ -1,4 +1,4 @@
-"""When importance is measured, and when it is refused. The measures and the whole run are compared elsewhere."""
+"""When importance is measured, and when it is refused; numbers are compared in `tests/differential`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_n_steps_measures_the_first_and_every_nth(spy: type[Spy]) -> None:
 
 
 def test_the_mean_is_over_measured_steps(spy: type[Spy]) -> None:
-    """The spy says the same at each step, so the mean does not depend on how many were measured."""
+    """The spy returns the same at each step, so the mean does not depend on how many were measured."""
     for every in (1, 2, 5):
         session, _ = attach(
             mlp(4, 5, 3), type="spy", every_n_steps=every, multiply_training_mask=False, filter_unmasked=False
@@ -36,7 +36,7 @@ def test_the_mean_is_over_measured_steps(spy: type[Spy]) -> None:
         torch.testing.assert_close(session.importance("a")["0"], expected, rtol=1e-14, atol=0)
 
 
-def test_multiply_training_mask_takes_the_mask_of_the_batch(spy: type[Spy]) -> None:
+def test_multiply_training_mask_uses_the_mask_of_the_batch(spy: type[Spy]) -> None:
     session, callback = attach(mlp(4, 5, 3), type="spy", filter_unmasked=False)
     expected = torch.zeros(5, dtype=torch.float64)
     with session.task("a") as task:
@@ -51,7 +51,7 @@ def test_multiply_training_mask_takes_the_mask_of_the_batch(spy: type[Spy]) -> N
 
 
 @pytest.mark.parametrize("filtered", [True, False])
-def test_filter_unmasked_takes_the_base_away_too(spy: type[Spy], filtered: bool) -> None:
+def test_filter_unmasked_removes_the_base_too(spy: type[Spy], filtered: bool) -> None:
     session, _ = attach(mlp(4, 9, 3), type="spy", filter_unmasked=filtered, multiply_training_mask=False)
     learn(session, "a", batches(4, 3))
     mask, importance = session.masks("a")["0"], session.importance("a")["0"]
@@ -107,7 +107,7 @@ def test_a_measure_that_is_not_finite_changes_nothing(spy: type[Spy]) -> None:
     assert torch.isfinite(session.importance("a")["0"]).all()
 
 
-def test_a_missing_gradient_is_told() -> None:
+def test_a_missing_gradient_is_reported() -> None:
     session, _ = attach(mlp(4, 5, 3), type="input_weight_gradient_abs_sum")
     with aborted(session, "a") as task:
         optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
@@ -136,7 +136,7 @@ HIDDEN = (
 )
 
 
-def test_layers_that_no_module_puts_out_have_no_activation() -> None:
+def test_layers_whose_output_no_module_returns_have_no_activation() -> None:
     model = Functional()
     before = snapshot(model)
     with pytest.raises(CapabilityError) as caught:
@@ -149,7 +149,7 @@ def test_layers_that_no_module_puts_out_have_no_activation() -> None:
     assert set(session.importance("a")) == {"hidden"}
 
 
-def test_the_same_is_told_when_the_first_batch_is_traced() -> None:
+def test_the_same_is_reported_when_the_first_batch_is_traced() -> None:
     session = fh.attach(Functional(), {}, callbacks=[fh.ImportanceCallback({"type": "activation_abs"})])
     with pytest.raises(CapabilityError) as caught, session.task("a"):
         session.model(X)
@@ -158,7 +158,7 @@ def test_the_same_is_told_when_the_first_batch_is_traced() -> None:
 
 
 def test_attention_shows_its_projections_activation() -> None:
-    """A vision transformer's `out_proj` is used functionally, but its attention module puts out what it gives."""
+    """A vision transformer's `out_proj` is used functionally, but its attention module returns its output."""
     vit = pytest.importorskip("torchvision.models").VisionTransformer
     model = vit(image_size=8, patch_size=4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=3)
     importance = fh.ImportanceCallback({"type": "activation_abs", "multiply_training_mask": False})
@@ -180,7 +180,7 @@ def test_a_closure_is_refused_since_gradients_must_exist_before_the_step() -> No
     assert not fh.ImportanceCallback().allows_closure
 
 
-def test_wrong_blocks_are_told() -> None:
+def test_wrong_blocks_are_refused() -> None:
     with pytest.raises(SpecError, match="Did you mean 'activation_abs'"):
         fh.ImportanceCallback({"type": "activation"})
     with pytest.raises(UnknownNameError, match="activation_abs"):
@@ -188,7 +188,7 @@ def test_wrong_blocks_are_told() -> None:
 
 
 # ------------------------------------------------------------------ state
-def test_state_of_a_running_task_is_taken_back(spy: type[Spy]) -> None:
+def test_state_of_a_running_task_is_restored(spy: type[Spy]) -> None:
     session, callback = attach(mlp(4, 5, 3), type="spy", every_n_steps=2)
     with session.task("a") as task:
         optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
@@ -196,12 +196,12 @@ def test_state_of_a_running_task_is_taken_back(spy: type[Spy]) -> None:
         state = callback.state_dict()
         other = fh.ImportanceCallback({"type": "spy", "every_n_steps": 2})
         other.load_state_dict(state)
-        again = other.state_dict()
-        assert again.keys() == state.keys()
-        assert torch.equal(again["total"], state["total"])
+        restored = other.state_dict()
+        assert restored.keys() == state.keys()
+        assert torch.equal(restored["total"], state["total"])
 
 
-def test_a_task_starts_from_nothing_also_after_an_abort(spy: type[Spy]) -> None:
+def test_a_task_starts_with_empty_sums_also_after_an_abort(spy: type[Spy]) -> None:
     session, callback = attach(mlp(4, 5, 3), type="spy", multiply_training_mask=False, filter_unmasked=False)
     with aborted(session, "a") as task:
         train(session, task, task.protect(sgd(session.parameter_groups(lr=0.1))), batches(4, 3))

@@ -1,4 +1,4 @@
-"""Attribution measures inside a task: what they look at, and that training goes on as without them."""
+"""Attribution measures inside a task: what they measure, and that training is the same with and without them."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def train(session: fh.Session, task: fh.Task, batches: list[Any], every: int = 1
             optimizer.zero_grad()
 
 
-def seen_by(session: fh.Session) -> list[dict[str, Tensor]]:
-    """Return a list that fills with what the measure gives, step after step."""
+def recorded_results(session: fh.Session) -> list[dict[str, Tensor]]:
+    """Return a list to which the measure's result is appended at each step."""
     callback = next(c for c in session._sequence.callbacks.items if isinstance(c, fh.ImportanceCallback))
     found: list[dict[str, Tensor]] = []
     measure: Any = callback.measure
     compute = measure.compute
 
-    def kept(scene: Any) -> dict[str, Tensor]:
-        found.append(compute(scene))
+    def compute_and_record(batch: Any) -> dict[str, Tensor]:
+        found.append(compute(batch))
         return found[-1]
 
-    measure.compute = kept
+    measure.compute = compute_and_record
     return found
 
 
 def test_a_step_measures_its_own_batch_with_the_weights_before_it() -> None:
     session = attach(net())
-    found = seen_by(session)
+    found = recorded_results(session)
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
         for x, y in task.batches([data(), data(seed=2)]):
@@ -77,7 +77,7 @@ def test_a_step_measures_its_own_batch_with_the_weights_before_it() -> None:
 
 
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
-def test_training_goes_on_as_without_the_measure(name: str) -> None:
+def test_training_is_the_same_with_and_without_the_measure(name: str) -> None:
     """Weights, norms, the buffer that only training writes and the random stream: all the same bits."""
 
     def learn(callbacks: bool) -> tuple[dict[str, Tensor], Tensor]:
@@ -106,7 +106,7 @@ def test_accumulated_batches_weigh_by_their_samples() -> None:
             task.begin_batch(1, 2, (x, y))
             F.cross_entropy(session.model(x), y).backward()
         whole = session.measure("gradient_x_activation_abs", torch.cat([x1, x2]), torch.cat([y1, y2]))
-        raw = callback._probe.raw(task.context(), list(task.context().layers.values()))
+        raw = callback._probe.raw_importance(task.context(), list(task.context().layers.values()))
         optimizer.step()
     for name, value in whole.items():
         torch.testing.assert_close(raw[name], value, rtol=1e-11, atol=0)
@@ -114,7 +114,7 @@ def test_accumulated_batches_weigh_by_their_samples() -> None:
 
 def test_max_samples_cuts_inputs_and_labels() -> None:
     session = attach(net(), max_samples=3)
-    found = seen_by(session)
+    found = recorded_results(session)
     x, y = data()
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
@@ -125,12 +125,12 @@ def test_max_samples_cuts_inputs_and_labels() -> None:
     assert all(torch.equal(found[0][n], v) for n, v in expected.items())
 
 
-def test_a_target_of_the_users_needs_no_labels() -> None:
+def test_a_target_function_needs_no_labels() -> None:
     def target(output: dict[str, Tensor], data: Any) -> Tensor:
         return output["left"].logsumexp(1) - output["right"].square().mean(1)
 
     session = attach(TwoHeads().double(), target=target)
-    found = seen_by(session)
+    found = recorded_results(session)
     x, _ = data()
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
@@ -143,7 +143,7 @@ def test_a_target_of_the_users_needs_no_labels() -> None:
 
 def test_mixed_precision_trains_in_half_and_measures_in_the_parameters_own() -> None:
     session = attach(net(torch.float32))
-    found = seen_by(session)
+    found = recorded_results(session)
     x, y = batch(8)
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
@@ -160,7 +160,7 @@ def test_mixed_precision_trains_in_half_and_measures_in_the_parameters_own() -> 
 
 def test_a_scaler_that_skips_the_step_skips_the_measure() -> None:
     session = attach(net(torch.float32))
-    found = seen_by(session)
+    found = recorded_results(session)
     x, y = batch(8)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     with session.task("a") as task:
@@ -176,7 +176,7 @@ def test_a_scaler_that_skips_the_step_skips_the_measure() -> None:
 
 def test_two_forwards_before_one_backward_count_both() -> None:
     session = attach(net())
-    found = seen_by(session)
+    found = recorded_results(session)
     (x1, y1), (x2, y2) = data(2), data(6, seed=2)
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.01)))
@@ -245,7 +245,7 @@ def test_an_input_that_is_not_finite_is_named_with_measure_layer_and_step() -> N
 
 
 class Regressor(nn.Module):
-    """Puts out a map, not class logits."""
+    """Returns a map, not class logits."""
 
     def __init__(self) -> None:
         super().__init__()

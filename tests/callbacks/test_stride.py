@@ -9,7 +9,7 @@ from fgadahat_hooks.callbacks.stride import Stride
 
 
 class Clock:
-    """A clock that stands still unless it is told."""
+    """A clock that only moves when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -20,19 +20,19 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+    fake = Clock()
+    monkeypatch.setattr(module, "time", fake)
+    return fake
 
 
 def run(stride: Stride, clock: Clock, steps: int, step: float, cost: float) -> list[int]:
-    """Return the numbers of the measured steps, and let each take its time."""
+    """Return the numbers of the measured steps, with the clock advanced for each step and each measuring."""
     measured = []
     for number in range(steps):
         if stride.due():
             measured.append(number)
             clock.now += cost
-            stride.took(cost)
+            stride.record_measuring_time(cost)
         clock.now += step
     return measured
 
@@ -61,7 +61,7 @@ def test_a_budget_follows_a_change_of_speed(clock: Clock) -> None:
     assert len(fast) > 80
 
 
-def test_resumed_strides_go_on_where_they_were(clock: Clock) -> None:
+def test_a_resumed_stride_continues_where_it_was(clock: Clock) -> None:
     whole, begun, resumed = Stride(3), Stride(3), Stride(3)
     expected = run(whole, clock, 20, 1.0, 1.0)
     first = run(begun, clock, 8, 1.0, 1.0)
@@ -69,7 +69,7 @@ def test_resumed_strides_go_on_where_they_were(clock: Clock) -> None:
     assert first + [8 + n for n in run(resumed, clock, 12, 1.0, 1.0)] == expected
 
 
-def test_the_stride_in_force_is_part_of_the_state(clock: Clock) -> None:
+def test_the_current_stride_is_part_of_the_state(clock: Clock) -> None:
     stride, resumed = Stride(1, 0.1), Stride(1, 0.1)
     run(stride, clock, 50, 1.0, 2.0)
     resumed.load_state_dict(stride.state_dict())

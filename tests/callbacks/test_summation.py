@@ -1,4 +1,4 @@
-"""What the summation callback adds up, and when."""
+"""What the summation callback sums, and when."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import SpecError
-from tests.reference.summation import summed as looped
+from tests.reference.summation import summed as reference_sum
 from tests.support.small import batches, learn, mlp
 
 X = torch.randn(2, 4, dtype=torch.float64)
 
 
 class Given(fh.Callback):
-    """Gives each task an importance written down beforehand; notes the sum."""
+    """Gives each task a fixed importance; records the sum that its start sees."""
 
     priority = 10
 
@@ -34,7 +34,7 @@ class Given(fh.Callback):
 
 
 def sums(strategy: dict[str, Any], importances: list[list[float] | None]) -> list[dict[str, Tensor]]:
-    """Return what protects each task, the last being what would protect a next one."""
+    """Return the summed importance at the start of each task and of one more."""
     given = Given([*importances, None])
     session = fh.attach(mlp(4, 3, 2), {}, X, [fh.SummationCallback(strategy), given])
     for task in range(len(importances) + 1):
@@ -52,7 +52,7 @@ def test_sums_follow_the_strategy(strategy: str, params: dict[str, float]) -> No
     found = sums({"strategy": strategy, **params}, list(importances))
     assert found[0] == {}
     for tasks in (1, 2, 3):
-        expected = looped(strategy, importances[:tasks], **({"step": 0.5} if params else {}))
+        expected = reference_sum(strategy, importances[:tasks], **({"step": 0.5} if params else {}))
         torch.testing.assert_close(found[tasks]["0"], torch.tensor(expected, dtype=torch.float64), rtol=1e-13, atol=0)
 
 
@@ -94,6 +94,6 @@ def test_the_default_is_add_all() -> None:
     assert fh.SummationCallback().state_key == "summation"
 
 
-def test_a_missing_parameter_is_told_when_it_is_made() -> None:
+def test_a_missing_parameter_is_reported_by_the_constructor() -> None:
     with pytest.raises(SpecError, match="log_base"):
         fh.SummationCallback({"strategy": "log_decrease"})

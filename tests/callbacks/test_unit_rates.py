@@ -1,4 +1,4 @@
-"""Rates made for units and carried over are, bit for bit, the rates made for weights."""
+"""Rates computed per unit and carried over to weights equal, bit for bit, the rates computed per weight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.callbacks import gradient_adjust
-from fgadahat_hooks.callbacks.rates import is_by_unit
+from fgadahat_hooks.callbacks.rates import has_unit_rates
 from fgadahat_hooks.spec.attach_spec import to_adjustment
 from tests.support.learning import learn, recipe
 from tests.support.small_models import Net, batch
@@ -29,7 +29,7 @@ BY_WEIGHT = [
 ]
 
 
-def learnt() -> fh.Session:
+def trained_session() -> fh.Session:
     session = fh.attach(Net(), {"adjustment": FG}, batch(1)[0])
     for task in "ab":
         learn(session, task, [batch(seed=ord(task))] * 2, recipe("adamw"))
@@ -37,14 +37,14 @@ def learnt() -> fh.Session:
 
 
 @pytest.mark.parametrize("spec", BY_UNIT, ids=str)
-def test_they_are_the_same_bits(spec: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_by_unit(to_adjustment(spec))
-    session = learnt()
+def test_both_give_the_same_bits(spec: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert has_unit_rates(to_adjustment(spec))
+    session = trained_session()
     with session.task("c") as task:
         task.anneal(2, 3)
         context = task.context()
         by_unit = fh.GradientAdjustCallback(spec).rates(context)
-        monkeypatch.setattr(gradient_adjust, "is_by_unit", lambda _: False)
+        monkeypatch.setattr(gradient_adjust, "has_unit_rates", lambda _: False)
         by_weight = fh.GradientAdjustCallback(spec).rates(context)
     assert by_unit.keys() == by_weight.keys()
     assert all(torch.equal(by_unit[name], by_weight[name]) for name in by_unit)
@@ -52,5 +52,5 @@ def test_they_are_the_same_bits(spec: dict[str, object], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("spec", BY_WEIGHT, ids=str)
-def test_rates_that_are_not_of_one_value_are_made_for_weights(spec: dict[str, object]) -> None:
-    assert not is_by_unit(to_adjustment(spec))
+def test_rates_of_more_than_one_value_are_computed_per_weight(spec: dict[str, object]) -> None:
+    assert not has_unit_rates(to_adjustment(spec))

@@ -1,4 +1,4 @@
-"""`session.restore`: optimizers, schedulers, scalers, loaders and random numbers go on where they stood."""
+"""`session.restore`: optimizers, schedulers, scalers, loaders and random numbers resume in the state that was saved."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def reloaded(folder: Path, extra: dict[str, Any]) -> fh.Session:
     return fh.load(Net(), folder)
 
 
-class Holds:
-    """A loader, a scheduler of one's own: whatever has these two methods."""
+class Stateful:
+    """Any object with these two methods, such as a loader or a scheduler of the user."""
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
@@ -66,9 +66,9 @@ VALUES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("held", [True, False], ids=["object", "plain"])
-def test_values_come_back_with_type_and_bits(folder: Path, name: str, held: bool) -> None:
-    value, target = VALUES[name], Holds()
-    session = reloaded(folder, {"x": Holds(value) if held else value})
+def test_values_are_restored_with_type_and_bits(folder: Path, name: str, held: bool) -> None:
+    value, target = VALUES[name], Stateful()
+    session = reloaded(folder, {"x": Stateful(value) if held else value})
     plain = session.restore(folder, {"x": target} if held else None)
     assert plain.keys() == (set() if held else {"x"})
     found = target.value if held else plain["x"]
@@ -87,7 +87,7 @@ def test_aliases_stay_aliases(folder: Path) -> None:
     assert len({t.data_ptr() for t in plain}) == 3
 
 
-# ------------------------------------------------------------------ real optimizers and the like
+# ------------------------------------------------------------------ optimizers, schedulers, scalers, generators
 def optimizers(session: fh.Session) -> dict[str, Any]:
     adamw, sgd, adagrad = (make(session.parameter_groups(lr=0.01)) for make in (AdamW, SGD, Adagrad))
     for group in sgd.param_groups:
@@ -104,7 +104,7 @@ def optimizers(session: fh.Session) -> dict[str, Any]:
     }
 
 
-def test_optimizers_schedulers_scalers_and_generators_come_back(folder: Path) -> None:
+def test_optimizers_schedulers_scalers_and_generators_are_restored(folder: Path) -> None:
     session = fh.attach(Net(), SPEC, example())
     parts = optimizers(session)
     with session.task("a") as task:
@@ -136,7 +136,7 @@ def drawn() -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_random_numbers_go_on(folder: Path, kept: bool) -> None:
+def test_random_numbers_resume(folder: Path, kept: bool) -> None:
     states = random.getstate(), np.random.get_state()
     try:
         np.random.randn(1)  # leaves half of a pair behind
@@ -151,11 +151,13 @@ def test_random_numbers_go_on(folder: Path, kept: bool) -> None:
 
 
 # ------------------------------------------------------------------ all or nothing
-def test_what_does_not_fit_changes_nothing(folder: Path) -> None:
+def test_a_failed_restore_changes_nothing(folder: Path) -> None:
     session = fh.attach(Net(), SPEC, example())
-    session.save(folder, {"a": Holds(1), "b": Holds(2), "epoch": 3, "optimizer": AdamW(session.parameter_groups(lr=1))})
+    session.save(
+        folder, {"a": Stateful(1), "b": Stateful(2), "epoch": 3, "optimizer": AdamW(session.parameter_groups(lr=1))}
+    )
     session = fh.load(Net(), folder)
-    good = Holds(7)
+    good = Stateful(7)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     with pytest.raises(StateMismatchError) as caught:
@@ -163,8 +165,8 @@ def test_what_does_not_fit_changes_nothing(folder: Path) -> None:
     for part in ("'c' was not saved", "'epoch' was saved as plain data", "'a' has no load_state_dict"):
         assert part in str(caught.value)
     other = AdamW([nn.Parameter(torch.ones(1))])
-    for name, broken, says in (("b", Broken(), "raised ValueError: no"), ("optimizer", other, "different number")):
-        with pytest.raises(StateMismatchError, match=says):
+    for name, broken, message in (("b", Broken(), "raised ValueError: no"), ("optimizer", other, "different number")):
+        with pytest.raises(StateMismatchError, match=message):
             session.restore(folder, {"a": good, name: broken})
         assert good.value == 7
     assert torch.equal(torch.get_rng_state(), before)
@@ -172,8 +174,8 @@ def test_what_does_not_fit_changes_nothing(folder: Path) -> None:
         session.restore(folder, {1: good})  # type: ignore[dict-item]
 
 
-class Broken(Holds):
-    """Takes back what it has, and nothing else."""
+class Broken(Stateful):
+    """Loads the state that it has, and refuses any other."""
 
     def __init__(self) -> None:
         super().__init__("own")
@@ -183,7 +185,7 @@ class Broken(Holds):
             raise ValueError("no")
 
 
-def test_another_save_than_the_sessions_is_refused(folder: Path) -> None:
+def test_a_save_that_the_session_was_not_loaded_from_is_refused(folder: Path) -> None:
     session = fh.attach(Net(), SPEC, example())
     session.save(folder)
     loaded = fh.load(Net(), folder)
@@ -194,7 +196,7 @@ def test_another_save_than_the_sessions_is_refused(folder: Path) -> None:
         session.restore(folder)
 
 
-def test_random_states_that_are_none_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_random_states_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = fh.attach(Net(), SPEC, example())
     monkeypatch.setattr("fgadahat_hooks.checkpoint.save.random_state", lambda: {"torch": torch.zeros(3)})
     session.save(folder)
@@ -204,8 +206,8 @@ def test_random_states_that_are_none_are_refused(folder: Path, monkeypatch: pyte
     session.restore(folder, random=False)
 
 
-# ------------------------------------------------------------------ an epoch that is drawn again
-def test_a_loader_without_a_length_is_as_before() -> None:
+# ------------------------------------------------------------------ an interrupted epoch
+def test_a_loader_without_a_length_needs_num_batches() -> None:
     session = fh.attach(Net(), SPEC, example())
     with session.task("a") as task:
         task.anneal(1, 1)
@@ -214,8 +216,8 @@ def test_a_loader_without_a_length_is_as_before() -> None:
         assert list(task.batches((x for x in range(3)), num_batches=3, start=1)) == [1, 2]
 
 
-def test_augmentation_goes_on_where_it_stood(folder: Path) -> None:
-    """A shuffled loader whose batches are made by random numbers gives the same ones after a restart."""
+def test_random_augmentation_resumes_with_the_same_batches(folder: Path) -> None:
+    """A shuffled loader with random batches gives the same batches after a restart."""
 
     class Noisy(torch.utils.data.Dataset[Tensor]):
         def __len__(self) -> int:
@@ -243,7 +245,7 @@ def test_augmentation_goes_on_where_it_stood(folder: Path) -> None:
     assert differing(again, seen[3:]) == []
 
 
-def test_a_task_needs_no_folder_to_be_left(folder: Path) -> None:
+def test_resume_is_refused_when_no_task_was_interrupted(folder: Path) -> None:
     session = learn(folder)
     with pytest.raises(NoTaskError, match="no task was interrupted"):
         session.task("x", resume=True)

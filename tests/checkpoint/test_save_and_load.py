@@ -1,4 +1,4 @@
-"""`session.save` and `fh.load`: everything comes back, from the constructor and the folder alone."""
+"""`session.save` and `fh.load`: everything is restored from the constructor and the folder alone."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give the bits at the end of a run that nothing interrupted."""
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the bits at the end of an uninterrupted run."""
     return bits(learn(tmp_path_factory.mktemp("whole")))
 
 
@@ -45,8 +45,8 @@ def stopped(folder: Path, saves: int) -> None:
         learn(folder, stop_after(saves))
 
 
-# ------------------------------------------------------------------ all of it comes back
-def test_finished_tasks_come_back_to_the_bit(folder: Path) -> None:
+# ------------------------------------------------------------------ everything is restored
+def test_finished_tasks_are_restored_to_the_bit(folder: Path) -> None:
     session = learn(folder)
     model = Net()
     loaded = fh.load(model, folder)
@@ -76,15 +76,15 @@ def test_the_head_may_have_any_size_in_the_constructor(folder: Path, classes: in
 
 
 @pytest.mark.parametrize("saves", [1, 2, 3, 4, 6, 7, 8, 10, 13])
-def test_a_loop_goes_on_to_the_same_bits(folder: Path, whole: str, saves: int) -> None:
+def test_an_interrupted_loop_ends_with_the_same_bits(folder: Path, uninterrupted: str, saves: int) -> None:
     stopped(folder, saves)
-    assert bits(learn(folder)) == whole
+    assert bits(learn(folder)) == uninterrupted
 
 
-def test_the_comparison_can_fail(folder: Path, whole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_can_fail(folder: Path, uninterrupted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped(folder, 4)
     monkeypatch.setattr(fh.Session, "restore", lambda *_: {})
-    assert bits(learn(folder)) != whole
+    assert bits(learn(folder)) != uninterrupted
 
 
 def test_shared_tensors_are_stored_once_and_shared_again(folder: Path) -> None:
@@ -153,7 +153,7 @@ def test_saving_changes_nothing_and_draws_nothing(folder: Path) -> None:
         assert torch.equal(torch.get_rng_state(), drawn)
 
 
-def test_a_second_save_takes_the_place_of_the_first(folder: Path) -> None:
+def test_a_second_save_replaces_the_first(folder: Path) -> None:
     session = fh.attach(Net(), SPEC, example())
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
@@ -199,7 +199,7 @@ def test_the_first_batch_is_stored(folder: Path) -> None:
     assert fh.load(Keywords(), folder).traced
 
 
-def test_callbacks_of_ones_own_must_be_passed(folder: Path) -> None:
+def test_callbacks_other_than_those_of_the_spec_must_be_passed(folder: Path) -> None:
     class Mine(fh.Callback):
         key = "mine"
         seen = 0
@@ -226,11 +226,11 @@ def test_callbacks_of_ones_own_must_be_passed(folder: Path) -> None:
     before = snapshot(model)
     with pytest.raises(StateMismatchError, match=r"\(mine\), but one raised KeyError: 'gone'"):
         fh.load(model, folder, callbacks=[Other()])
-    untouched(model, before)
+    assert_unchanged(model, before)
 
 
-def untouched(model: nn.Module, before: dict[str, Tensor]) -> None:
-    """Assert that a model is as it was before it was to be loaded."""
+def assert_unchanged(model: nn.Module, before: dict[str, Tensor]) -> None:
+    """Assert that a model is as it was before `load`: tensors and hooks."""
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -238,7 +238,7 @@ def untouched(model: nn.Module, before: dict[str, Tensor]) -> None:
 
 
 # ------------------------------------------------------------------ another model, other values
-def another(change: str) -> nn.Module:
+def other_model(change: str) -> nn.Module:
     model: nn.Module = Net(hidden=9) if change == "shape" else Net()
     if change == "missing":
         model = nn.Sequential(*list(model.children())[:3], nn.Linear(12, 3))
@@ -250,7 +250,7 @@ def another(change: str) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "messages"),
     [
         ("shape", [r"tensor '4.weight' has shape \(9, 12\), the save has \(8, 12\)", "tensor '6.weight' has shape"]),
         ("missing", ["tensor '4.weight' .* is not in the model", "tensor '3.weight' is not in the save"]),
@@ -258,15 +258,15 @@ def another(change: str) -> nn.Module:
         ("meta", ["tensor '0.weight' of the model has no values yet"]),
     ],
 )
-def test_another_model_is_refused_with_all_differences(folder: Path, change: str, says: list[str]) -> None:
+def test_another_model_is_refused_with_all_differences(folder: Path, change: str, messages: list[str]) -> None:
     fh.attach(Net(), SPEC, example()).save(folder)
-    model = another(change)
+    model = other_model(change)
     before = snapshot(model)
-    for part in says:
+    for part in messages:
         with pytest.raises(StateMismatchError, match=part):
             fh.load(model, folder)
     if change != "meta":
-        untouched(model, before)
+        assert_unchanged(model, before)
 
 
 def test_a_model_that_cannot_take_its_values_is_left_as_it_was(folder: Path) -> None:
@@ -279,12 +279,12 @@ def test_a_model_that_cannot_take_its_values_is_left_as_it_was(folder: Path) -> 
     before, head = snapshot(model), model[6].weight
     with pytest.raises(StateMismatchError, match="its load_state_dict raised RuntimeError: never"):
         fh.load(model, folder)
-    untouched(model, before)
+    assert_unchanged(model, before)
     assert model[6].weight is head
     assert model[6].out_features == 7
 
 
-def test_a_half_loaded_model_is_put_back(folder: Path) -> None:
+def test_a_half_loaded_model_is_restored(folder: Path) -> None:
     learn(folder)
     model = Net(classes=7)
     model.add_module("7", nn.Identity())
@@ -318,7 +318,7 @@ def test_what_cannot_be_stored_is_named_and_nothing_is_written(folder: Path) -> 
     assert not folder.exists()
 
 
-def test_a_save_comes_at_the_right_time(folder: Path) -> None:
+def test_a_save_inside_use_or_after_detach_is_refused(folder: Path) -> None:
     session = learn(folder)
     with session.use("birds"), pytest.raises(BadCallError, match=r"outside `session\.use"):
         session.save(folder)
@@ -328,7 +328,7 @@ def test_a_save_comes_at_the_right_time(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["nothing", "file", "empty"])
-def test_what_is_no_folder_of_ours_is_told(tmp_path: Path, what: str) -> None:
+def test_a_path_that_is_no_saved_session_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / "x"
     if what == "file":
         path.write_text("{}")
@@ -341,7 +341,7 @@ def test_what_is_no_folder_of_ours_is_told(tmp_path: Path, what: str) -> None:
             fh.attach(Net(), {}, example()).save(path)
 
 
-def test_a_copy_of_the_folder_is_as_good(folder: Path, tmp_path: Path) -> None:
+def test_a_moved_folder_can_be_loaded(folder: Path, tmp_path: Path) -> None:
     session = learn(folder)
     copied = folder.rename(tmp_path / "elsewhere")
     assert bits(fh.load(copy.deepcopy(Net()), str(copied))) == bits(session)

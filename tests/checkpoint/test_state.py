@@ -1,4 +1,4 @@
-"""`session.state_dict` and `load_state_dict`: a task goes on in a new process to the same bits."""
+"""`session.state_dict` and `load_state_dict`: a task resumed in a new process ends with the same bits."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def epoch(number: int, classes: int) -> list[tuple[Tensor, Tensor]]:
 
 
 class Run:
-    """Trains a few tasks in a plain loop; may be stopped after any step and go on in a new process."""
+    """Trains a few tasks in a plain loop; may be stopped after any step and resumed in a new process."""
 
     TASKS = (("birds", 3), (2, 5), ("cars", 3))
 
@@ -88,7 +88,7 @@ class Run:
         self.optimizer: Optimizer | None = None
         self.forget = False
 
-    def go(self) -> Run:
+    def train(self) -> Run:
         with suppress(LeftError):
             self._all()
         return self
@@ -98,14 +98,14 @@ class Run:
         for number, (name, classes) in enumerate(self.TASKS):
             if name in self.session.tasks:
                 continue
-            going_on = name == self.session.interrupted
-            num_classes = None if going_on else classes
+            resuming = name == self.session.interrupted
+            num_classes = None if resuming else classes
             torch.manual_seed(1 + number)
             if self.stop == (number, 0):
                 self._save()
-            with self.session.task(name, num_classes, resume=going_on) as task:
+            with self.session.task(name, num_classes, resume=resuming) as task:
                 self.optimizer = task.protect(self.make(self.session.parameter_groups(lr=0.01, weight_decay=0.1)))
-                if going_on and loaded is not None and not self.forget:
+                if resuming and loaded is not None and not self.forget:
                     self.optimizer.load_state_dict(loaded["optimizer"])
                 data = task.batches(epoch(number, classes), start=task.steps)
                 for x, y in data:
@@ -132,8 +132,8 @@ class Run:
         self.session.load_state_dict(loaded["session"])
         return loaded
 
-    def goes_on(self) -> Run:
-        """Return a run in what might be another process: only the file is the same."""
+    def in_a_new_process(self) -> Run:
+        """Return a run that resumes from the saved file alone, as another process would."""
         other = Run(self.session.spec, self.make)
         other.saved = self.saved
         return other
@@ -149,7 +149,7 @@ class Run:
 
 
 def differing(a: Any, b: Any, where: str = "") -> list[str]:
-    """Name every place where two nested values are not the same bits."""
+    """List every place where two nested values differ in their bits."""
     if isinstance(a, Tensor):
         return [] if isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict):
@@ -162,33 +162,33 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
 # ------------------------------------------------------------------ the same bits
 @pytest.mark.parametrize("optimizer", MAKERS)
 @pytest.mark.parametrize("spec", SPECS)
-def test_an_interrupted_run_goes_on_to_the_same_bits(spec: str, optimizer: str) -> None:
-    whole = Run(SPECS[spec], MAKERS[optimizer]).go().everything()
+def test_an_interrupted_run_ends_with_the_same_bits(spec: str, optimizer: str) -> None:
+    whole = Run(SPECS[spec], MAKERS[optimizer]).train().everything()
     assert whole["session"]["running"] is None
     for place in [(0, 2), (1, 1), (2, STEPS - 1)] if optimizer == "adamw" else [(1, 3)]:
-        stopped = Run(SPECS[spec], MAKERS[optimizer], place).go()
+        stopped = Run(SPECS[spec], MAKERS[optimizer], place).train()
         assert stopped.saved is not None
-        assert differing(whole, stopped.goes_on().go().everything()) == []
+        assert differing(whole, stopped.in_a_new_process().train().everything()) == []
 
 
-def test_a_state_saved_between_tasks_goes_on_to_the_same_bits() -> None:
-    whole = Run(SPECS["activation"], AdamW).go()
-    stopped = Run(SPECS["activation"], AdamW, stop=(1, 0)).go()
-    other = stopped.goes_on().go()
+def test_a_state_saved_between_tasks_resumes_to_the_same_bits() -> None:
+    whole = Run(SPECS["activation"], AdamW).train()
+    stopped = Run(SPECS["activation"], AdamW, stop=(1, 0)).train()
+    other = stopped.in_a_new_process().train()
     assert other.session.tasks == whole.session.tasks == ("birds", 2, "cars")
     assert differing(whole.everything(), other.everything()) == []
 
 
 def test_the_comparison_can_fail() -> None:
-    whole = Run(SPECS["hat"], AdamW).go().everything()
-    stopped = Run(SPECS["hat"], AdamW, (1, 3)).go()
-    other = stopped.goes_on()
+    whole = Run(SPECS["hat"], AdamW).train().everything()
+    stopped = Run(SPECS["hat"], AdamW, (1, 3)).train()
+    other = stopped.in_a_new_process()
     other.forget = True
-    assert [w for w in differing(whole, other.go().everything()) if w.startswith(".model")]
+    assert [w for w in differing(whole, other.train().everything()) if w.startswith(".model")]
 
 
 def test_a_state_loads_into_a_model_that_was_loaded_after_it() -> None:
-    first = Run(SPECS["hat"], AdamW).go()
+    first = Run(SPECS["hat"], AdamW).train()
     other = attached(SPECS["hat"])
     other.load_state_dict(first.session.state_dict())
     other.model.load_state_dict(first.session.model.state_dict())
@@ -199,9 +199,9 @@ def test_a_state_loads_into_a_model_that_was_loaded_after_it() -> None:
     other.verify()
 
 
-# ------------------------------------------------------------------ what it is made of
+# ------------------------------------------------------------------ what is in a state
 def test_the_state_is_plain_data_without_the_model_in_it() -> None:
-    session = Run(SPECS["activation"], AdamW, (2, 3)).go().session
+    session = Run(SPECS["activation"], AdamW, (2, 3)).train().session
     live = {t.data_ptr() for t in session.model.state_dict().values()}
     state = session.state_dict()
     assert [task["id"] for task in state["tasks"]] == ["birds", 2]
@@ -224,7 +224,7 @@ def tensors(value: Any) -> list[Tensor]:
     return [t for part in parts for t in tensors(part)]
 
 
-def test_a_running_task_is_in_the_state_and_the_session_goes_on() -> None:
+def test_a_running_task_is_in_the_state_and_keeps_running() -> None:
     session = attached(SPECS["hat"])
     assert session.state_dict()["running"] is None
     with session.task(7, num_classes=5) as task:
@@ -257,17 +257,17 @@ def test_a_callback_of_the_users_is_in_the_state() -> None:
         session.state_dict()
 
 
-def test_a_callback_that_the_running_task_needs_is_missed() -> None:
-    stopped = Run(SPECS["activation"], AdamW, (1, 2)).go()
+def test_a_missing_callback_of_the_running_task_is_reported() -> None:
+    stopped = Run(SPECS["activation"], AdamW, (1, 2)).train()
     other = fh.attach(Net(), SPECS["activation"], torch.zeros(2, 1, 4, 4), [fh.GradientAdjustCallback()])
     with pytest.raises(StateMismatchError, match="callback 'importance' of the running task"):
         other.load_state_dict(stopped.session_state())
 
 
-# ------------------------------------------------------------------ going on, or not
-def test_an_interrupted_task_is_gone_on_with_or_rolled_back() -> None:
-    stopped = Run(SPECS["hat"], AdamW, (1, 2)).go()
-    other = stopped.goes_on()
+# ------------------------------------------------------------------ resume or roll back
+def test_an_interrupted_task_is_resumed_or_rolled_back() -> None:
+    stopped = Run(SPECS["hat"], AdamW, (1, 2)).train()
+    other = stopped.in_a_new_process()
     other._load()
     session = other.session
     assert (session.interrupted, session.tasks) == (2, ("birds",))
@@ -291,9 +291,9 @@ def test_an_interrupted_task_is_gone_on_with_or_rolled_back() -> None:
         task.anneal(1, 1)
 
 
-def test_an_interrupted_task_may_be_looked_at_and_ended_as_it_is() -> None:
-    stopped = Run(SPECS["hat"], AdamW, (0, 4)).go()
-    other = stopped.goes_on()
+def test_an_interrupted_task_may_be_evaluated_and_ended_without_a_step() -> None:
+    stopped = Run(SPECS["hat"], AdamW, (0, 4)).train()
+    other = stopped.in_a_new_process()
     other._load()
     x, _ = batch(1)
     with pytest.raises(NoTaskError, match="outside any task"):
@@ -325,7 +325,7 @@ def test_before_the_trace_there_is_no_state() -> None:
 
 # ------------------------------------------------------------------ another model
 def test_a_state_of_another_model_is_refused_with_all_differences_and_nothing_is_changed() -> None:
-    state = Run(SPECS["hat"], AdamW).go().session.state_dict()
+    state = Run(SPECS["hat"], AdamW).train().session.state_dict()
     session = attached({"gates": {"targets": "all-linear"}, "norms": "share"}, hidden=9)
     before, values = session.state_dict(), copy.deepcopy(session.model.state_dict())
     with pytest.raises(StateMismatchError) as caught:
@@ -345,7 +345,7 @@ def test_a_state_of_another_model_is_refused_with_all_differences_and_nothing_is
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "message"),
     [
         (None, "but got NoneType"),
         ({}, "but got dict"),
@@ -353,12 +353,12 @@ def test_a_state_of_another_model_is_refused_with_all_differences_and_nothing_is
         ({"format": "fgadahat_hooks.session", "version": 1, "layers": []}, "lacks callbacks, frozen, initial"),
     ],
 )
-def test_what_is_no_state_is_told(state: Any, says: str) -> None:
-    with pytest.raises(StateMismatchError, match=says):
+def test_anything_but_a_state_is_refused(state: Any, message: str) -> None:
+    with pytest.raises(StateMismatchError, match=message):
         attached({}).load_state_dict(state)
 
 
-# ------------------------------------------------------------------ a head follows the state_dict that is loaded
+# ------------------------------------------------------------------ a head takes the size of a loaded state_dict
 def test_a_head_takes_the_size_of_the_values_that_are_loaded() -> None:
     session, saved = attached({}), Net(classes=7).state_dict()
     optimizer = SGD(session.parameter_groups(lr=0.1))
@@ -374,7 +374,7 @@ def test_a_head_takes_the_size_of_the_values_that_are_loaded() -> None:
         session.model.load_state_dict({**Net(hidden=9).state_dict(), **gates})
 
 
-def test_detach_takes_the_hook_away_and_copies_keep_their_size() -> None:
+def test_detach_removes_the_hook_and_copies_keep_their_size() -> None:
     session, saved = attached({}), Net(classes=7).state_dict()
     for other in (copy.deepcopy(session.model), pickle.loads(pickle.dumps(session.model))):  # noqa: S301
         with pytest.raises(RuntimeError, match="size mismatch for head"):
@@ -385,7 +385,7 @@ def test_detach_takes_the_hook_away_and_copies_keep_their_size() -> None:
     assert model.get_submodule("head").out_features == 3
 
 
-def test_the_head_may_have_its_size_ahead_of_the_task() -> None:
+def test_prepare_resizes_the_head_before_the_task() -> None:
     session = attached({})
     before = session.model.get_parameter("head.weight")
     value = before.detach().clone()

@@ -1,4 +1,4 @@
-"""A model in a file, and saved runs."""
+"""Fixtures: a file with models, and saved runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ print("this goes to standard error")
 
 
 class Net(nn.Module):
-    """What torchvision's factories are like: weights are fetched unless they are None."""
+    """Like torchvision's factories: downloads weights unless they are None."""
 
     def __init__(self, width=8, weights="DEFAULT"):
         super().__init__()
@@ -54,7 +54,7 @@ def number():
 
 @pytest.fixture
 def nets(tmp_path: Path) -> Path:
-    """Give a file with models."""
+    """Return a file with models."""
     file = tmp_path / "some_nets.py"
     file.write_text(NETS, encoding="utf-8")
     return file
@@ -62,7 +62,7 @@ def nets(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with `done`, three tasks and a proof; `begun`, in the middle of the fourth; `none`, without any."""
+    """Return a folder of runs: `done`, three tasks and a proof; `begun`, during the fourth; `none`, without tasks."""
     folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))

@@ -22,17 +22,17 @@ COMMANDS = ("schema", "validate", "plan", "inspect", "report", "convert")
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
-    said = call(command, "--help")
-    assert said.status == 0
-    assert f"fgadahat-hooks {command} " in said.out
+    result = call(command, "--help")
+    assert result.status == 0
+    assert f"fgadahat-hooks {command} " in result.out
 
 
 def test_help_lists_the_commands_and_what_a_status_means() -> None:
-    said = call("--help")
-    assert said.status == 0
-    assert all(command in said.out for command in COMMANDS)
-    assert "Exit status" in said.out
-    assert "--install-completion" in said.out
+    result = call("--help")
+    assert result.status == 0
+    assert all(command in result.out for command in COMMANDS)
+    assert "Exit status" in result.out
+    assert "--install-completion" in result.out
 
 
 def test_version() -> None:
@@ -45,16 +45,16 @@ def test_a_wrong_call_ends_with_2() -> None:
 
 
 def test_a_failure_ends_with_1_and_a_message_alone(tmp_path: Path) -> None:
-    said = call("inspect", tmp_path)
-    assert (said.status, said.out) == (1, "")
-    assert said.err.startswith("Error: Expected ")
-    assert "Traceback" not in said.err
+    result = call("inspect", tmp_path)
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("Error: Expected ")
+    assert "Traceback" not in result.err
 
 
-def test_what_the_system_refuses_is_told(tmp_path: Path) -> None:
-    said = call("schema", "-o", tmp_path / "no" / "schema.json")
-    assert said.status == 1
-    assert "the system refused: No such file or directory." in said.err
+def test_what_the_system_refuses_is_reported(tmp_path: Path) -> None:
+    result = call("schema", "-o", tmp_path / "no" / "schema.json")
+    assert result.status == 1
+    assert "the system refused: No such file or directory." in result.err
 
 
 def test_debug_raises_the_error_itself(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_debug_raises_the_error_itself(tmp_path: Path) -> None:
 
 
 def test_the_entry_point(tmp_path: Path) -> None:
-    """`python -m` and the installed script are one function."""
+    """`python -m` and the installed script call the same function."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fgadahat_hooks", "validate", "spec.json"]
     (tmp_path / "spec.json").write_text(json.dumps({"norms": "freez"}), encoding="utf-8")
@@ -95,7 +95,7 @@ def test_without_typer_it_says_what_to_install(
 def test_another_module_that_is_absent_is_no_matter_of_installing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("fgadahat_hooks.cli.")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "fgadahat_hooks.cli.told", None)
+    monkeypatch.setitem(sys.modules, "fgadahat_hooks.cli.errors", None)
     with pytest.raises(ModuleNotFoundError):
         cli.main()
 

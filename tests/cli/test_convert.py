@@ -1,4 +1,4 @@
-"""`fgadahat-hooks convert`: every argument of the reference has a home, and what has none is told."""
+"""`fgadahat-hooks convert`: every CLArena argument has a place in the spec, or is noted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.cli.clarena import convert_clarena
-from fgadahat_hooks.cli.clarena_table import ALGORITHMS, FIXED
+from fgadahat_hooks.cli.clarena_table import ALGORITHMS, FIXED_VALUES
 from fgadahat_hooks.errors import SpecError
 from fgadahat_hooks.spec.attach_spec import to_spec
 from tests.support.commands import call
@@ -115,15 +115,15 @@ def test_the_defaults_are_the_references() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_every_argument_has_a_home_of_its_own(name: str) -> None:
-    """A home is a field of the variant that the argument belongs to."""
+def test_every_argument_has_its_own_place_in_the_spec(name: str) -> None:
+    """Each place is a field of the variant that the argument belongs to."""
     blocks = fh.AttachSpec.model_json_schema()["$defs"]
     known = {field for block in blocks.values() for field in block["properties"]}
-    homes = [argument.home for argument in ALGORITHMS[name].values()]
-    assert len(set(homes)) == len(homes)
-    assert not set(homes) & set(FIXED[name])
-    assert {home.split(".")[0] for home in homes} <= set(fh.AttachSpec.model_fields)
-    assert {home.split(".")[1] for home in homes} <= known
+    spec_paths = [argument.spec_path for argument in ALGORITHMS[name].values()]
+    assert len(set(spec_paths)) == len(spec_paths)
+    assert not set(spec_paths) & set(FIXED_VALUES[name])
+    assert {path.split(".")[0] for path in spec_paths} <= set(fh.AttachSpec.model_fields)
+    assert {path.split(".")[1] for path in spec_paths} <= known
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_rate_of_hat() -> None:
     assert "alpha is left out: hat makes no use of it." in result.notes
 
 
-def test_other_ways_to_write_it() -> None:
+def test_other_forms_of_the_file() -> None:
     expected = converted(hydra("AdaHAT", ADAHAT))
     lightning = {"model": {"class_path": "clarena.cl_algorithms.adahat.AdaHAT", "init_args": ADAHAT}}
     assert converted(lightning) == converted(ADAHAT) == converted({"runs": [hydra("AdaHAT", ADAHAT)]}) == expected
@@ -163,12 +163,12 @@ def test_heads(heads: str, mode: str) -> None:
     assert converted(hydra("HAT", {**HAT, "heads": block})).heads.mode == mode
 
 
-def test_heads_of_another_kind_are_told() -> None:
-    (told,) = problems(hydra("HAT", HAT, heads={"_target_": "clarena.cl_heads.HeadsCIL"}))
-    assert told.startswith("heads: expected heads among HeadsTIL, HeadDIL")
+def test_heads_of_another_kind_are_reported() -> None:
+    (problem,) = problems(hydra("HAT", HAT, heads={"_target_": "clarena.cl_heads.HeadsCIL"}))
+    assert problem.startswith("heads: expected heads among HeadsTIL, HeadDIL")
 
 
-def test_all_that_is_wrong_is_told_at_once_under_its_name_in_the_file() -> None:
+def test_all_problems_are_reported_at_once_with_their_names_in_the_file() -> None:
     wrong = {**HAT, "s_max": -1, "smax": 4, "clamp_threshold": "${clamp}", "mask_sparsity_reg_mode": "crss"}
     unknown, clamp, scale, mode = problems(hydra("HAT", wrong))
     assert "Did you mean 's_max'? --lenient leaves it out." in unknown
@@ -177,11 +177,11 @@ def test_all_that_is_wrong_is_told_at_once_under_its_name_in_the_file() -> None:
     assert mode.startswith("cl_algorithm.mask_sparsity_reg_mode: expected one of 'original', 'cross', got 'crss'.")
 
 
-def test_a_mode_of_another_class_is_told() -> None:
-    (told,) = problems(hydra("HAT", {**HAT, "adjustment_mode": "adahat"}))
-    assert told.startswith("cl_algorithm.adjustment_mode: expected one of 'hat', 'hat_random'")
-    (told,) = problems(hydra("AdaHAT", {**ADAHAT, "adjustment_mode": "adahatt"}))
-    assert told.endswith("got 'adahatt'. Did you mean 'adahat'?")
+def test_a_mode_of_another_class_is_reported() -> None:
+    (problem,) = problems(hydra("HAT", {**HAT, "adjustment_mode": "adahat"}))
+    assert problem.startswith("cl_algorithm.adjustment_mode: expected one of 'hat', 'hat_random'")
+    (problem,) = problems(hydra("AdaHAT", {**ADAHAT, "adjustment_mode": "adahatt"}))
+    assert problem.endswith("got 'adahatt'. Did you mean 'adahat'?")
 
 
 @pytest.mark.parametrize(
@@ -193,18 +193,18 @@ def test_a_mode_of_another_class_is_told() -> None:
     ],
 )
 def test_one_algorithm_is_needed(data: dict[str, Any], message: str) -> None:
-    (told,) = problems(data)
-    assert message in told
+    (problem,) = problems(data)
+    assert message in problem
 
 
-def test_a_file_that_holds_itself_is_told(tmp_path: Path) -> None:
+def test_a_file_that_contains_itself_is_reported(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("a: &a\n  b: *a\n", encoding="utf-8")
-    said = call("convert", tmp_path / "old.yaml")
-    assert said.status == 2
-    assert "expected a file of a few levels" in said.err
+    result = call("convert", tmp_path / "old.yaml")
+    assert result.status == 2
+    assert "expected a file of a few levels" in result.err
 
 
-def test_what_has_no_home_is_said() -> None:
+def test_arguments_without_a_place_are_noted() -> None:
     given = {**HAT, "backbone": {"_target_": "clarena.backbones.HATMaskMLP"}, "non_algorithmic_hparams": {}}
     del given["s_max"]
     notes = convert_clarena(hydra("HAT", given), "old.yaml").notes
@@ -216,10 +216,10 @@ def test_what_has_no_home_is_said() -> None:
 def test_the_command_writes_a_spec_with_its_notes(tmp_path: Path) -> None:
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(json.dumps(hydra("FGAdaHAT", {**FINE, "optimizer": None})), encoding="utf-8")
-    said = call("convert", old, "-o", new, "--schema", "s.json")
-    assert (said.status, said.out) == (0, "")
-    assert f"Wrote {new}, from the arguments of FGAdaHAT." in said.err
-    assert "optimizer has no place in a spec" in said.err
+    result = call("convert", old, "-o", new, "--schema", "s.json")
+    assert (result.status, result.out) == (0, "")
+    assert f"Wrote {new}, from the arguments of FGAdaHAT." in result.err
+    assert "optimizer has no place in a spec" in result.err
     text = new.read_text(encoding="utf-8")
     assert text.startswith("# yaml-language-server: $schema=s.json\n# The arguments of CLArena's FGAdaHAT in old.yaml")
     assert "# - optimizer has no place in a spec" in text

@@ -45,6 +45,6 @@ def test_named_inputs_with_a_dtype_each() -> None:
         (["a=3", "a=4"], [], "with a name of its own"),
     ],
 )
-def test_what_cannot_be_read_is_told(shapes: list[str], dtypes: list[str], message: str) -> None:
+def test_what_cannot_be_read_is_reported(shapes: list[str], dtypes: list[str], message: str) -> None:
     with pytest.raises(BadCallError, match=message):
         make_inputs(shapes, dtypes, 2)

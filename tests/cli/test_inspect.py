@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fgadahat_hooks.cli.consoles import printable
+from fgadahat_hooks.cli.output import printable
 from fgadahat_hooks.cli.run_tables import Bars
 from fgadahat_hooks.summary.summary import read_summary
 from tests.support.commands import call
 
 
 def test_tasks_capacity_and_use_of_a_run(runs: Path) -> None:
-    said = call("inspect", runs / "done")
+    result = call("inspect", runs / "done")
     summary = read_summary(runs / "done")
-    assert (said.status, said.err) == (0, "")
-    lines = said.out.splitlines()
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
     for task, used in zip(summary.tasks, summary.use_after(), strict=True):
         row = next(line for line in lines if line.lstrip().startswith(str(task)))
         assert f"{summary.capacity[task]:.1%}" in row
         assert row.rstrip().endswith(f"{used:.0%}")
-    assert "hat; on the update; targets all" in said.out
-    assert "Verified. Tasks 'birds', 2, 'cars [bold]': logits bit-identical" in said.out
-    assert "not finished" not in said.out
+    assert "hat; on the update; targets all" in result.out
+    assert "Verified. Tasks 'birds', 2, 'cars [bold]': logits bit-identical" in result.out
+    assert "not finished" not in result.out
 
 
 def test_an_interrupted_task(runs: Path) -> None:
@@ -35,15 +35,15 @@ def test_an_interrupted_task(runs: Path) -> None:
 
 
 def test_a_run_without_tasks(runs: Path) -> None:
-    said = call("inspect", runs / "none")
-    assert said.status == 0
-    assert "no task is finished" in said.out
-    assert "Not verified" in said.out
+    result = call("inspect", runs / "none")
+    assert result.status == 0
+    assert "no task is finished" in result.out
+    assert "Not verified" in result.out
 
 
 def test_json(runs: Path) -> None:
-    said = call("inspect", runs / "done", "--json")
-    found, summary = json.loads(said.out), read_summary(runs / "done")
+    result = call("inspect", runs / "done", "--json")
+    found, summary = json.loads(result.out), read_summary(runs / "done")
     assert [task["id"] for task in found["tasks"]] == ["birds", 2, "cars [bold]"]
     assert [task["capacity"] for task in found["tasks"]] == list(summary.capacity.values())
     assert found["tasks"][1]["units"] == {layer: use[2] for layer, use in summary.unit_use().items()}

@@ -1,4 +1,4 @@
-"""Models from what the command line names."""
+"""Models built from `--model`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_weights_of_the_backbone_are_not_fetched() -> None:
         ("torch.version:__version__", r"to name a class or a function, but .* is an object of class"),
     ],
 )
-def test_what_names_no_model_is_told(target: str, message: str) -> None:
+def test_a_target_that_is_no_model_is_reported(target: str, message: str) -> None:
     with pytest.raises(BadCallError, match=message):
         make_model(target, {})
 
@@ -81,6 +81,6 @@ def test_arguments() -> None:
         ([], "[1]", r"Expected --model-args as a JSON object, but got '\[1\]'"),
     ],
 )
-def test_arguments_that_cannot_be_read_are_told(pairs: list[str], text: str | None, message: str) -> None:
+def test_arguments_that_cannot_be_read_are_reported(pairs: list[str], text: str | None, message: str) -> None:
     with pytest.raises(BadCallError, match=message):
         read_arguments(pairs, text)

@@ -1,4 +1,4 @@
-"""Every command on the page of the command line runs."""
+"""Every command in docs/cli.md runs."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ OLD = {
 
 
 def commands() -> list[str]:
-    """List the commands in the page's shell blocks."""
+    """Return the commands in the page's shell blocks."""
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.startswith("fgadahat-hooks ")]
 
 
 @pytest.fixture(scope="module")
-def place(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the files that the page speaks of."""
+def page_folder(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the files that the page mentions."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(runs / "done", folder / "run")
     (folder / "nets.py").write_text(NETS, encoding="utf-8")
@@ -60,10 +60,10 @@ def place(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_it_runs(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    said = call(*shlex.split(command)[1:])
-    assert said.status == 0, said.err
+def test_it_runs(command: str, page_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(page_folder)
+    result = call(*shlex.split(command)[1:])
+    assert result.status == 0, result.err
 
 
 def test_the_page_shows_every_command() -> None:

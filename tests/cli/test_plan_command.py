@@ -31,59 +31,59 @@ def test_three_mistakes_are_three_problems_with_suggestions(tmp_path: Path) -> N
     spec.write_text(
         "gates: {target: all}\nregularization: {factor: -1}\nimportance: {type: activation_ab}\n", encoding="utf-8"
     )
-    said = call("plan", spec, "--model", "torchvision.models:resnet18", "--input", "3,224,224")
-    assert (said.status, said.out) == (2, "")
-    assert "The spec has 3 problems" in said.err
-    assert "gates.target: expected a key among" in said.err
-    assert "Did you mean 'targets'?" in said.err
-    assert "regularization.factor: expected a finite number >= 0, got -1." in said.err
-    assert "Did you mean 'activation_abs'?" in said.err
+    result = call("plan", spec, "--model", "torchvision.models:resnet18", "--input", "3,224,224")
+    assert (result.status, result.out) == (2, "")
+    assert "The spec has 3 problems" in result.err
+    assert "gates.target: expected a key among" in result.err
+    assert "Did you mean 'targets'?" in result.err
+    assert "regularization.factor: expected a finite number >= 0, got -1." in result.err
+    assert "Did you mean 'activation_abs'?" in result.err
 
 
 def test_the_table_of_resnet18() -> None:
-    said = call("plan", "--model", "torchvision.models:resnet18", "--input", "3,64,64")
+    result = call("plan", "--model", "torchvision.models:resnet18", "--input", "3,64,64")
     expected = fh.plan(resnet18(weights=None), fh.preset("hat"), torch.randn(2, 3, 64, 64))
-    assert said == (0, f"{expected}\n", "")
-    assert "layer4.1.conv2" in said.out
-    assert "Finished tasks keep their outputs bit for bit." in said.out
+    assert result == (0, f"{expected}\n", "")
+    assert "layer4.1.conv2" in result.out
+    assert "Finished tasks keep their outputs bit for bit." in result.out
 
 
 def test_json_is_all_there_is_on_standard_output(nets: Path) -> None:
-    said = call("plan", "preset:fg_adahat,4", "-m", f"{nets}:Net", "-i", "6", "-a", "width=12", "--json")
-    assert said.status == 0
-    found = json.loads(said.out)
+    result = call("plan", "preset:fg_adahat,4", "-m", f"{nets}:Net", "-i", "6", "-a", "width=12", "--json")
+    assert result.status == 0
+    found = json.loads(result.out)
     assert [layer["units"] for layer in found["layers"]] == [12]
     assert {tensor["protection"] for tensor in found["tensors"]} == {"gated", "per_task"}
     assert found["heads"] == ["head"]
     assert found["leaks"]
-    assert "this goes to standard error" in said.err
+    assert "this goes to standard error" in result.err
 
 
-def test_a_pattern_that_fits_nothing_is_told(nets: Path, tmp_path: Path) -> None:
+def test_a_pattern_that_fits_nothing_is_reported(nets: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("gates: {targets: ['hiden', 'layer9.*']}", encoding="utf-8")
-    said = call("plan", spec, "-m", f"{nets}:Net", "-i", "6")
-    assert (said.status, said.out) == (2, "")
-    assert "found none" in said.err
+    result = call("plan", spec, "-m", f"{nets}:Net", "-i", "6")
+    assert (result.status, result.out) == (2, "")
+    assert "found none" in result.err
 
 
 def test_inputs_by_name_each_with_its_dtype(nets: Path) -> None:
-    said = call("plan", "-m", f"{nets}:Words", "-i", "mask=9", "-i", "ids=9", "--dtype", "bool", "--dtype", "long")
-    assert said.status == 0
-    assert "heads: head" in said.out
+    result = call("plan", "-m", f"{nets}:Words", "-i", "mask=9", "-i", "ids=9", "--dtype", "bool", "--dtype", "long")
+    assert result.status == 0
+    assert "heads: head" in result.out
 
 
-def test_a_forward_that_raises_is_told(nets: Path) -> None:
-    said = call("plan", "-m", f"{nets}:Net", "-i", "7")
-    assert (said.status, said.out) == (1, "")
-    assert "The forward of Net raised RuntimeError" in said.err
-    assert "--input, --dtype and --batch" in said.err
+def test_a_forward_that_raises_is_reported(nets: Path) -> None:
+    result = call("plan", "-m", f"{nets}:Net", "-i", "7")
+    assert (result.status, result.out) == (1, "")
+    assert "The forward of Net raised RuntimeError" in result.err
+    assert "--input, --dtype and --batch" in result.err
 
 
-def test_an_unknown_preset_is_told(nets: Path) -> None:
-    said = call("plan", "preset:hot", "-m", f"{nets}:Net", "-i", "6")
-    assert said.status == 2
-    assert "Did you mean 'hat'?" in said.err
+def test_an_unknown_preset_is_reported(nets: Path) -> None:
+    result = call("plan", "preset:hot", "-m", f"{nets}:Net", "-i", "6")
+    assert result.status == 2
+    assert "Did you mean 'hat'?" in result.err
     assert "Expected a number of tasks" in call("plan", "preset:hat,x", "-m", f"{nets}:Net", "-i", "6").err
 
 

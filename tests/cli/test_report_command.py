@@ -16,8 +16,8 @@ def test_it_writes_a_file_and_opens_it(runs: Path, tmp_path: Path, monkeypatch: 
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     file = tmp_path / "report.html"
-    said = call("report", runs / "done", "-o", file, "--open")
-    assert said == (0, f"Wrote {file}\n", "")
+    result = call("report", runs / "done", "-o", file, "--open")
+    assert result == (0, f"Wrote {file}\n", "")
     assert "birds" in file.read_text(encoding="utf-8")
     assert opened == [file.resolve().as_uri()]
 
@@ -31,9 +31,9 @@ def test_accuracies_from_a_file(runs: Path, tmp_path: Path) -> None:
 
 def test_accuracies_of_another_number_of_tasks_are_refused(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[[0.5]]", encoding="utf-8")
-    said = call("report", runs / "done", "-o", tmp_path / "report.html", "--accuracy", tmp_path / "a.json")
-    assert said.status == 2
-    assert "matrix of 3 x 3" in said.err
+    result = call("report", runs / "done", "-o", tmp_path / "report.html", "--accuracy", tmp_path / "a.json")
+    assert result.status == 2
+    assert "matrix of 3 x 3" in result.err
     assert not (tmp_path / "report.html").exists()
 
 
@@ -51,7 +51,7 @@ def test_accuracies_in_both_forms_are_the_same(tmp_path: Path) -> None:
         ("a.json", "[1", "Expected valid JSON"),
     ],
 )
-def test_files_of_another_form_are_told(name: str, text: str, message: str, tmp_path: Path) -> None:
+def test_files_of_another_form_are_reported(name: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(BadCallError, match=message):
         read_accuracy(tmp_path / name)

@@ -10,12 +10,12 @@ from tests.support.commands import call
 
 
 def test_it_prints_the_schema() -> None:
-    said = call("schema")
-    assert (said.status, said.err) == (0, "")
-    assert json.loads(said.out) == fh.json_schema()
+    result = call("schema")
+    assert (result.status, result.err) == (0, "")
+    assert json.loads(result.out) == fh.json_schema()
 
 
 def test_it_writes_the_schema(tmp_path: Path) -> None:
-    said = call("schema", "-o", tmp_path / "schema.json")
-    assert said == (0, "", "")
+    result = call("schema", "-o", tmp_path / "schema.json")
+    assert result == (0, "", "")
     assert json.loads((tmp_path / "schema.json").read_text(encoding="utf-8")) == fh.json_schema()

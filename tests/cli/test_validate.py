@@ -17,13 +17,13 @@ def test_good_specs(tmp_path: Path) -> None:
     assert call("validate", one, two) == (0, f"ok  {one}\nok  {two}\n", "")
 
 
-def test_all_problems_of_all_files_are_told(tmp_path: Path) -> None:
+def test_all_problems_of_all_files_are_reported(tmp_path: Path) -> None:
     good = write(tmp_path / "good.yaml", "norms: share")
     bad = write(tmp_path / "bad.yaml", "gates: {target: all}\nrest: [bold]\nimportance: {type: activation_ab}\n")
-    said = call("validate", bad, good, tmp_path / "absent.yaml")
-    assert (said.status, said.out) == (2, f"ok  {good}\n")
-    assert f"The spec has 3 problems in {bad}:" in said.err
-    assert "Did you mean 'targets'?" in said.err
-    assert "got ['bold']" in said.err
-    assert "Did you mean 'activation_abs'?" in said.err
-    assert "absent.yaml:\n  expected a file, found none." in said.err
+    result = call("validate", bad, good, tmp_path / "absent.yaml")
+    assert (result.status, result.out) == (2, f"ok  {good}\n")
+    assert f"The spec has 3 problems in {bad}:" in result.err
+    assert "Did you mean 'targets'?" in result.err
+    assert "got ['bold']" in result.err
+    assert "Did you mean 'activation_abs'?" in result.err
+    assert "absent.yaml:\n  expected a file, found none." in result.err

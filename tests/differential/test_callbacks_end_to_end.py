@@ -1,12 +1,12 @@
 """The recorded training of two tasks, replayed through the public library: plain model, hooks, optimizer, callbacks.
 
-Everything is compared but what the record has by its own known departures:
+Everything is compared, except for known departures of the record:
 
 - The sparsity R of a layer with at most 10 free units is 0 in the record; here it is the exact ratio. Rates and
   everything that follows from them are compared with the record in the other layers, and with the loops in all.
-- Embedding gradients are built there from `m (1 - m)`, whose rounding the compensation blows up where m is nearly 1.
-  They are compared where `s e < 8`. The masks that follow agree in any case, since they are flat there.
-- The last importance of `mlp_mid_afi` was taken there from gradients that had been adjusted a second time, by AdaHAT's
+- The record computes embedding gradients from `m (1 - m)`, whose rounding error the compensation amplifies where m is
+  nearly 1. They are compared where `s e < 8`. The masks that follow agree everywhere, since they are flat there.
+- The record computes the last importance of `mlp_mid_afi` from gradients that were adjusted a second time, by AdaHAT's
   rates without a sum, as its own `scaled/` shows. It is compared in that form as well as with `scaled/`.
 """
 
@@ -27,12 +27,12 @@ from tests.reference.recorded import LAYERS, SETS, Recorded, recorded
 from tests.support.small import embeddings, mlp
 
 GATED = ("0", "2", "4")
-EXACT = 8.0  # largest s e at which the recorded embedding gradient has its digits
-FEW = 10  # free units at which the record calls the sparsity 0
+EXACT = 8.0  # largest s e at which the recorded embedding gradient is accurate
+FEW = 10  # number of free units up to which the record has sparsity 0
 
 
 class Probe(fh.Callback):
-    """Notes the sums that protect the next task."""
+    """Keeps the summed importance that protects the next task."""
 
     priority = 60
 
@@ -84,7 +84,7 @@ class Replay:
                 same(tensor, expected)
 
     def optimizer(self, task: fh.Task) -> torch.optim.Optimizer:
-        """Return the recorded optimizer: one rate for all."""
+        """Return the recorded optimizer: one learning rate for all parameters."""
         lr = self.data.settings["lr"]
         return task.protect(torch.optim.SGD(self.session.parameter_groups(lr=lr, gate_lr=lr)))
 
@@ -104,7 +104,7 @@ def same(ours: Tensor | None, expected: Tensor) -> None:
 
 
 def attach(data: Recorded) -> Replay:
-    """Attach a plain model with the recorded settings; gradients are read as the record reads them, adjusted."""
+    """Attach a plain model with the recorded settings; as in the record, measures read adjusted gradients."""
     s = data.settings
     importance = fh.ImportanceCallback(
         {
@@ -137,7 +137,7 @@ def attach(data: Recorded) -> Replay:
 
 
 def first_task(r: Replay) -> None:
-    """Replay the three steps of task 1. The record's batch index, read from 1, gives the record's scale."""
+    """Replay the three steps of task 1. The record's batch index, counted from 1, gives the record's scale."""
     data, s = r.data, r.data.settings
     with r.session.task(1) as task:
         r.load("t1_init", 1)
@@ -155,7 +155,7 @@ def first_task(r: Replay) -> None:
 
 
 def compare_end(r: Replay, task: int) -> None:
-    """Compare masks, and what they make with those of earlier tasks."""
+    """Compare the masks of a task, and the cumulative and summative masks after it."""
     session, key = r.session, f"t{task}_end"
     for i, name in enumerate(GATED):
         assert torch.equal(session.masks(task)[name].double(), r.data.tensor(f"{key}/mask{i}"))
@@ -164,7 +164,7 @@ def compare_end(r: Replay, task: int) -> None:
 
 
 def compare_importance(r: Replay, task: int) -> None:
-    """Compare a task's importance and the sum after it."""
+    """Compare a task's importance and the summed importance after it."""
     for i, name in enumerate(GATED):
         same(r.session.importance(task)[name], r.data.tensor(f"t{task}_end/importance{i}"))
         same(r.probe.summed[name], r.data.tensor(f"t{task}_end/summative_importance{i}"))
@@ -206,7 +206,7 @@ def second_task(r: Replay, departing: tuple[int, ...]) -> None:
 
 
 def compare_step(data: Recorded, i: int, layer: nn.Linear, rates: tuple[Tensor, Tensor], *, departs: bool) -> None:
-    """Compare the adjusted gradients and the moved weights of a layer with the loops and, if it can be, the record."""
+    """Compare adjusted gradients and updated weights of a layer with the loops and, unless it departs, the record."""
     for part, parameter, rate in zip("Wb", (layer.weight, layer.bias), rates, strict=True):
         adjusted = rate * data.tensor(f"t2/grad{part}{i}_raw")
         same(parameter.grad, adjusted)
@@ -246,8 +246,8 @@ def compare_twice_adjusted(r: Replay, departing: tuple[int, ...]) -> None:
             torch.testing.assert_close(r.session.importance(2)[name], expected, rtol=1e-11, atol=0)
 
 
-def test_some_layer_of_each_kind_is_compared() -> None:
-    """The records together hold layers with many free units and with few."""
+def test_layers_with_many_and_with_few_free_units_are_compared() -> None:
+    """The records together have layers of both kinds."""
     free = [int((recorded(name).tensor(f"t1_end/cumulative_mask{i}") == 0).sum()) for name in SETS for i in LAYERS]
     assert sum(count > FEW for count in free) == 4
     assert sum(count <= FEW for count in free) == 5

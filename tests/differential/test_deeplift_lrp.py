@@ -12,15 +12,15 @@ from captum.attr._core import deep_lift
 from captum.attr._utils import lrp_rules
 from torch import Tensor, nn
 
-import tests.support.attribution as worlds
+import tests.support.attribution as attached_models
 from tests.reference import deeplift as slow_deeplift
 from tests.reference import lrp as slow_lrp
 from tests.reference.masked_mlp import recorded_mlp
 from tests.reference.recorded import LAYERS, SETS, recorded
 from tests.reference.recorded_network import RecordedNetwork
 from tests.support.attribution import by_captum, gated
-from tests.support.captum_models import PLAIN, Cnn, by_layer, inputs
-from tests.support.explained import measured, same, weighted
+from tests.support.captum_models import PLAIN, Cnn, by_layer, images_and_labels
+from tests.support.plain_attribution import assert_close_by_unit, measure_layers, weighted_layers
 
 FC = [f"fc{i}" for i in LAYERS]
 
@@ -36,14 +36,14 @@ def test_record_of_deeplift(set_name: str, name: str) -> None:
     data = recorded(set_name)
     x, y = data.tensor("t2_x"), data.tensor("t2_y")
     params = {"baselines": torch.zeros(2, x.shape[1])} if name == "deepliftshap_abs" else {}
-    found = measured(name, RecordedNetwork(data), FC, x, y, **params)
+    found = measure_layers(name, RecordedNetwork(data), FC, x, y, **params)
     for i in LAYERS:
         torch.testing.assert_close(found[f"fc{i}"], data.tensor(f"raw/{name}/{i}"), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("set_name", SETS)
 def test_record_of_lrp(set_name: str) -> None:
-    """The recorded relevance is multiplied by the mask on its way down, ours is not: one switch apart."""
+    """The recorded relevance is multiplied by the mask in the backward, ours is not; nothing else differs."""
     data = recorded(set_name)
     net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
     both = zip(x, y.tolist(), strict=True)
@@ -52,7 +52,7 @@ def test_record_of_lrp(set_name: str) -> None:
     )
     for name, value in mean_over_samples(theirs).items():
         torch.testing.assert_close(value, data.tensor(f"raw/lrp_abs/{name[-1]}"), rtol=1e-9, atol=0)
-    same(measured("lrp_abs", RecordedNetwork(data), FC, x, y), mean_over_samples(ours), 1e-9)
+    assert_close_by_unit(measure_layers("lrp_abs", RecordedNetwork(data), FC, x, y), mean_over_samples(ours), 1e-9)
 
 
 @pytest.mark.parametrize("epsilon", [1e-9, 0.1])
@@ -63,8 +63,8 @@ def test_second_implementation_of_lrp(epsilon: float, rule: str, gamma: float) -
     data = recorded("mlp_small")
     net, x, y = recorded_mlp(data), data.tensor("t2_x"), data.tensor("t2_y")
     slow = [slow_lrp.mlp(net, *s, epsilon, rule=rule, gamma=gamma) for s in zip(x, y.tolist(), strict=True)]
-    ours = measured("lrp_abs", RecordedNetwork(data), FC, x, y, epsilon=epsilon, rule=rule, gamma=gamma)
-    same(ours, mean_over_samples(slow), 1e-9)
+    ours = measure_layers("lrp_abs", RecordedNetwork(data), FC, x, y, epsilon=epsilon, rule=rule, gamma=gamma)
+    assert_close_by_unit(ours, mean_over_samples(slow), 1e-9)
 
 
 def test_second_implementation_of_deeplift() -> None:
@@ -74,11 +74,11 @@ def test_second_implementation_of_deeplift() -> None:
     slow = [
         [slow_deeplift.mlp(net, a, start, label) for a, label in zip(x, y.tolist(), strict=True)] for start in starts
     ]
-    one = measured("deeplift_abs", RecordedNetwork(data), FC, x, y, baselines=starts[0])
-    same(one, mean_over_samples(slow[0]), 1e-9)
+    one = measure_layers("deeplift_abs", RecordedNetwork(data), FC, x, y, baselines=starts[0])
+    assert_close_by_unit(one, mean_over_samples(slow[0]), 1e-9)
     mean = [[sum(layers) / 3 for layers in zip(*same_sample, strict=True)] for same_sample in zip(*slow, strict=True)]
-    several = measured("deepliftshap_abs", RecordedNetwork(data), FC, x, y, baselines=starts)
-    same(several, mean_over_samples(mean), 1e-9)
+    several = measure_layers("deepliftshap_abs", RecordedNetwork(data), FC, x, y, baselines=starts)
+    assert_close_by_unit(several, mean_over_samples(mean), 1e-9)
 
 
 # ------------------------------------------------------------------ captum, on plain models
@@ -89,30 +89,30 @@ OVERLAPPED = {"resnet18": ["conv1"]}
 @pytest.mark.parametrize("kind", sorted(PLAIN))
 def test_captum_deeplift(kind: str) -> None:
     model, theirs, size = PLAIN[kind]()
-    x, y = inputs(size=size)
-    layers = [name for name in weighted(model) if name not in OVERLAPPED.get(kind, [])]
+    x, y = images_and_labels(size=size)
+    layers = [name for name in weighted_layers(model) if name not in OVERLAPPED.get(kind, [])]
     start = torch.randn(x.shape, dtype=x.dtype)
-    ours = measured("deeplift_abs", model, layers, x, y, baselines=start)
-    same(ours, by_layer(captum.LayerDeepLift, theirs, layers, x, y, baselines=start), 1e-9)
+    ours = measure_layers("deeplift_abs", model, layers, x, y, baselines=start)
+    assert_close_by_unit(ours, by_layer(captum.LayerDeepLift, theirs, layers, x, y, baselines=start), 1e-9)
 
 
 @pytest.mark.parametrize("kind", sorted(PLAIN))
 def test_captum_deeplift_shap(kind: str) -> None:
     model, theirs, size = PLAIN[kind]()
-    x, y = inputs(size=size)
-    layers = [name for name in weighted(model) if name not in OVERLAPPED.get(kind, [])]
+    x, y = images_and_labels(size=size)
+    layers = [name for name in weighted_layers(model) if name not in OVERLAPPED.get(kind, [])]
     layers = layers[:: max(1, len(layers) // 4)]
     starts = torch.randn(2, *x.shape[1:], dtype=x.dtype)
-    ours = measured("deepliftshap_abs", model, layers, x, y, baselines=starts)
-    same(ours, by_layer(captum.LayerDeepLiftShap, theirs, layers, x, y, baselines=starts), 1e-9)
+    ours = measure_layers("deepliftshap_abs", model, layers, x, y, baselines=starts)
+    assert_close_by_unit(ours, by_layer(captum.LayerDeepLiftShap, theirs, layers, x, y, baselines=starts), 1e-9)
 
 
 @pytest.mark.parametrize("kind", sorted(PLAIN))
 def test_captum_lrp(kind: str) -> None:
     model, theirs, size = PLAIN[kind]()
-    x, y = inputs(size=size)
-    ours = measured("lrp_abs", model, weighted(model), x, y)
-    same(ours, by_layer(captum.LayerLRP, theirs, weighted(model), x, y), 1e-6)
+    x, y = images_and_labels(size=size)
+    ours = measure_layers("lrp_abs", model, weighted_layers(model), x, y)
+    assert_close_by_unit(ours, by_layer(captum.LayerLRP, theirs, weighted_layers(model), x, y), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -120,53 +120,55 @@ def test_captum_lrp(kind: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["cnn", "resnet18"])
 def test_captum_lrp_by_other_rules(kind: str, rule: str, theirs: type[lrp_rules.PropagationRule]) -> None:
-    """Without biases, which captum takes as they are, and on values >= 0, where its clamped weights are the rule."""
+    """Without biases, which captum does not clamp, and on values >= 0, where clamping the weights is the rule."""
     model, plain, size = PLAIN[kind]()
     for module in (*model.modules(), *plain.modules()):
         if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    x, y = inputs(size=size)
-    found = measured("lrp_abs", model, weighted(model), x, y, rule=rule)
-    same(found, by_layer(captum.LayerLRP, plain, weighted(model), x, y, rule=theirs), 1e-6)
+    x, y = images_and_labels(size=size)
+    found = measure_layers("lrp_abs", model, weighted_layers(model), x, y, rule=rule)
+    assert_close_by_unit(found, by_layer(captum.LayerLRP, plain, weighted_layers(model), x, y, rule=theirs), 1e-6)
 
 
 # ------------------------------------------------------------------ captum, on attached models
 @pytest.fixture
 def gelu_by_rescale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give captum its own rule for a function that it leaves out, so that both use Rescale."""
+    """Apply captum's own rule to GELU, which it leaves out, so that both use Rescale."""
     monkeypatch.setitem(deep_lift.SUPPORTED_NON_LINEAR, nn.GELU, deep_lift.nonlinear)
 
 
 @pytest.mark.parametrize("place", ["gate", "layer"])
 def test_captum_deeplift_with_gates(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.setitem(worlds.MODELS, "cnn", Cnn)
-    with gated("cnn") as world:
-        ours = world.session.measure("deeplift_abs", world.x, world.y, attribute_to=place)
-        same(ours, by_captum(captum.LayerDeepLift, world, place), 1e-9)
+    monkeypatch.setitem(attached_models.MODELS, "cnn", Cnn)
+    with gated("cnn") as attached:
+        ours = attached.session.measure("deeplift_abs", attached.x, attached.y, attribute_to=place)
+        assert_close_by_unit(ours, by_captum(captum.LayerDeepLift, attached, place), 1e-9)
 
 
 @pytest.mark.usefixtures("gelu_by_rescale")
 def test_captum_deeplift_on_a_transformer() -> None:
-    """Captum passes norms and attention by their gradients."""
-    with gated("vit") as world, warnings.catch_warnings():
+    """Captum uses the gradients of norms and attention."""
+    with gated("vit") as attached, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ours = world.session.measure("deeplift_abs", world.x, world.y, interactions="gradient")
-        same(ours, by_captum(captum.LayerDeepLift, world, "gate"), 1e-9)
+        ours = attached.session.measure("deeplift_abs", attached.x, attached.y, interactions="gradient")
+        assert_close_by_unit(ours, by_captum(captum.LayerDeepLift, attached, "gate"), 1e-9)
 
 
 def test_captum_lrp_with_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captum does not enter a layer that has a gate as a child: there, the same masks stand as modules of their own."""
-    monkeypatch.setitem(worlds.MODELS, "cnn", Cnn)
-    with gated("cnn") as world:
-        ours = world.session.measure("lrp_abs", world.x, world.y, attribute_to="layer")
-        masks = {g.name: g.soft_mask().detach() for g in world.session._attached.gate_context.gates}
-        state = {k: v for k, v in world.model.state_dict().items() if "hat_gate" not in k}
+    """Captum does not enter a layer that has a gate as a child, so its model has the same masks as modules."""
+    monkeypatch.setitem(attached_models.MODELS, "cnn", Cnn)
+    with gated("cnn") as attached:
+        ours = attached.session.measure("lrp_abs", attached.x, attached.y, attribute_to="layer")
+        masks = {g.name: g.soft_mask().detach() for g in attached.session._attached.gate_context.gates}
+        state = {k: v for k, v in attached.model.state_dict().items() if "hat_gate" not in k}
     assert all(0.01 < float(mask.min()) < float(mask.max()) < 0.99 for mask in masks.values())
     plain = Cnn(masks).double().eval()
     assert plain.load_state_dict(state, strict=False).unexpected_keys == []
-    same(ours, by_layer(captum.LayerLRP, plain, weighted(plain), world.x, world.y), 1e-6)
+    assert_close_by_unit(ours, by_layer(captum.LayerLRP, plain, weighted_layers(plain), attached.x, attached.y), 1e-6)
 
 
 def test_captum_has_no_lrp_of_a_transformer() -> None:
-    with gated("vit") as world, pytest.raises(TypeError, match="no rule defined"):
-        captum.LayerLRP(world.model, world.model.get_submodule("conv_proj")).attribute(world.x, target=world.y)
+    with gated("vit") as attached, pytest.raises(TypeError, match="no rule defined"):
+        captum.LayerLRP(attached.model, attached.model.get_submodule("conv_proj")).attribute(
+            attached.x, target=attached.y
+        )

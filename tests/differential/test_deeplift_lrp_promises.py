@@ -1,4 +1,4 @@
-"""What DeepLIFT and LRP promise, kept where captum breaks it, in double precision."""
+"""The properties that DeepLIFT and LRP guarantee, also where captum violates them, in double precision."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import tests.support.attribution as worlds
+import tests.support.attribution as attached_models
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
 from fgadahat_hooks.importance.attribution.lrp import LrpAbs, relevances
-from tests.support.captum_models import PLAIN, inputs
-from tests.support.explained import scene, weighted
+from tests.support.captum_models import PLAIN, images_and_labels
+from tests.support.plain_attribution import open_plain_batch, weighted_layers
 
 
 # ------------------------------------------------------------------ where captum is wrong
@@ -29,13 +29,13 @@ def change(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def ours_by_layer(model: nn.Module, layer: str, x: Tensor, y: Tensor, **params: Any) -> Tensor:
-    with scene(model, [layer], x, y) as found:
+    with open_plain_batch(model, [layer], x, y) as found:
         parts = contributions(DeepliftAbs(**params), found, found.inputs(0.0))[layer]
     return parts[0].flatten(1).sum(1)
 
 
 class Pooled(nn.Module):
-    """A max pool, behind a ReLU or with windows that overlap."""
+    """A max pool, after a ReLU or with windows that overlap."""
 
     def __init__(self, stride: int, between: nn.Module) -> None:
         super().__init__()
@@ -50,11 +50,11 @@ class Pooled(nn.Module):
 
 @pytest.mark.parametrize(("stride", "between"), [(1, nn.Identity), (2, nn.ReLU)])
 def test_captum_loses_what_overlapping_windows_share(stride: int, between: type[nn.Module]) -> None:
-    """Captum overwrites the share of an element in one window by that in another, where ours adds them.
+    """Captum overwrites an element's share in one window by that in another, where ours adds them.
 
-    It also takes the pool's gradient for its multiplier when the ReLU's output is the very tensor that is pooled.
+    It also uses the pool's gradient as its multiplier if the pooled tensor is the ReLU's output itself.
     """
-    x, y = inputs()
+    x, y = images_and_labels()
     model = Pooled(stride, between())
     model(x.float())
     model = model.double()
@@ -65,7 +65,7 @@ def test_captum_loses_what_overlapping_windows_share(stride: int, between: type[
 
 
 def test_captum_duplicates_relevance_at_a_sum() -> None:
-    """Unless the sum is a module of its own; ours shares it either way."""
+    """It does unless the sum is a module; ours divides it in both cases."""
 
     class Skip(nn.Module):
         def __init__(self) -> None:
@@ -85,9 +85,9 @@ def test_captum_duplicates_relevance_at_a_sum() -> None:
     torch.testing.assert_close(relevance(model, ["first"], x, y)["first"].sum(1), score)
 
 
-# ------------------------------------------------------------------ what the methods promise
+# ------------------------------------------------------------------ what the methods guarantee
 def relevance(model: nn.Module, layers: Sequence[str], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    with scene(model, layers, x, y) as opened:
+    with open_plain_batch(model, layers, x, y) as opened:
         found = relevances(LrpAbs(attribute_to="layer", epsilon=1e-12), opened)
     return {name: parts[0].flatten(1) for name, parts in found.items()}
 
@@ -104,23 +104,23 @@ def test_relevance_is_conserved_without_biases() -> None:
         nn.GELU(),
         nn.Linear(6, 4, bias=False),
     ).double()
-    x, y = inputs()
+    x, y = images_and_labels()
     score = model(x).gather(1, y[:, None])[:, 0].detach()
-    for name, value in relevance(model, weighted(model), x, y).items():
+    for name, value in relevance(model, weighted_layers(model), x, y).items():
         torch.testing.assert_close(value.sum(1), score, rtol=1e-7, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("cnn", "stem"), ("resnet18", "conv1"), ("mlp", "layers.2")])
 def test_contributions_sum_to_the_change(kind: str, layer: str) -> None:
     model, _, size = PLAIN[kind]()
-    x, y = inputs(size=size)
+    x, y = images_and_labels(size=size)
     torch.testing.assert_close(ours_by_layer(model.eval(), layer, x, y), change(model, x, y), rtol=1e-9, atol=1e-12)
 
 
 def test_contributions_sum_to_the_change_in_a_transformer() -> None:
-    """Norms, softmax and attention included; by gradients they do not."""
-    model = worlds.vit().double().eval()
-    x, y = inputs()
+    """This includes norms, softmax and attention; with their gradients the sum does not hold."""
+    model = attached_models.vit().double().eval()
+    x, y = images_and_labels()
     expected = change(model, x, y)
     torch.testing.assert_close(ours_by_layer(model, "conv_proj", x, y), expected, rtol=1e-9, atol=1e-12)
     by_gradient = ours_by_layer(model, "conv_proj", x, y, interactions="gradient")

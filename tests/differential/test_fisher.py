@@ -1,4 +1,4 @@
-"""The Fisher information by single samples against one backward a sample, in double precision."""
+"""Fisher information from per-sample gradients against one backward a sample, in double precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.support.attribution import MODELS, gated
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_second_implementation(name: str) -> None:
-    with gated(name) as world:
-        found = world.session.measure("input_weight_fisher_sum", world.x, world.y)
+    with gated(name) as attached:
+        found = attached.session.measure("input_weight_fisher_sum", attached.x, attached.y)
         few = list(found) if name == "kinds" else list(found)[:: max(1, len(found) // 4)]
         for layer in few:
-            module = world.model.get_submodule(layer)
-            with world.still():
-                loops = fisher(world.model, module.get_parameter("weight"), world.x, world.y, module)
+            module = attached.model.get_submodule(layer)
+            with attached.in_evaluation():
+                loops = fisher(attached.model, module.get_parameter("weight"), attached.x, attached.y, module)
             expected = torch.tensor(loops, dtype=torch.float64)
             torch.testing.assert_close(found[layer], expected, rtol=1e-10, atol=1e-14 * float(expected.max()))

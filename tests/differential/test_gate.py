@@ -32,8 +32,8 @@ def forward(data: Recorded, params: dict[str, Tensor]) -> tuple[list[Tensor], li
 def test_one_training_step_equals_record(name: str) -> None:
     """One backward gives the weight gradients and, through the gate itself, the compensated embedding gradients.
 
-    The record gets the latter from `m (1 - m)`, whose rounding the compensation blows up where m is nearly 1 (at
-    s e = 40 it is 0), so the record is asked about s e < 8 and the loops about all units.
+    The record computes the latter from `m (1 - m)`, whose rounding error the compensation amplifies where m is nearly
+    1 (at s e = 40 it is 0), so units with s e < 8 are compared with the record, and all units with the loops.
     """
     data = recorded(name)
     keys = [*(f"{part}{i}" for part in "Wbe" for i in LAYERS), "headW2", "headb2"]
@@ -86,7 +86,7 @@ def test_literal_compensation_equals_record(name: str) -> None:
 @pytest.mark.parametrize("threshold", [1.0, 20.0, 50.0])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_gate_and_its_slope_equal_loops(s_max: float, threshold: float, share: float) -> None:
-    """Within what double precision can hold: the printed form loses exp(-|s e|) below 1e-308."""
+    """Within the range of double precision: the published form loses exp(-|s e|) below 1e-308."""
     scale = 1 / s_max + (s_max - 1 / s_max) * share
     limit = min(6.0, 700 / scale)
     embedding = torch.linspace(-limit, limit, 241, dtype=torch.float64).requires_grad_()

@@ -1,4 +1,4 @@
-"""The unit graph of published models against what really reaches every weight when random gates are closed."""
+"""The unit graph of published models, against what really reaches every weight when random gates are closed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ MODELS: dict[str, Build] = {
     "llama": transformers("LlamaForSequenceClassification", "LlamaConfig", pad_token_id=0, **SMALL),
 }
 BOUNDED = {"timm efficientvit_b0": 0.97}
-"""Linear attention is a sum of products, of which a label keeps that one factor each of some is on, not of the same."""
+"""Linear attention sums products: a label keeps that some factor of each side is on, not that one product has both."""
 
 
 def prepared(name: str) -> tuple[nn.Module, Callable[[nn.Module], Any]]:

@@ -1,4 +1,4 @@
-"""Every closed-form measure on layers of every type, measured and as readers, against the loops; all on models."""
+"""Closed-form measures on layers of every type and their readers against the loops; all measures on models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNITS = 6
 
 
 def layer(name: str, inputs: int, units: int) -> nn.Module:
-    """Return a layer of a kind, with as many groups as its name says."""
+    """Return a layer of a kind, with the number of groups in its name."""
     kind, _, groups = name.partition(" ")
     if kind == "Conv1D":
         made: nn.Module = pytest.importorskip("transformers.pytorch_utils").Conv1D(units, inputs)
@@ -34,7 +34,7 @@ def layer(name: str, inputs: int, units: int) -> nn.Module:
 
 
 def parts(module: nn.Module, seed: int) -> dict[str, Any]:
-    """Return what a view holds of a layer, its gradient drawn."""
+    """Return what a view holds of a layer, with a random gradient."""
     weight = module.get_parameter("weight").detach()
     gradient = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return {"module": module, "kind": layer_type_of(module), "weight": weight, "weight_grad": gradient}
@@ -52,7 +52,7 @@ TYPES = [
 @pytest.mark.parametrize("name", [*TYPES, "Conv1D", "Embedding"])
 @pytest.mark.parametrize("measure", sorted(reference.MEASURES))
 def test_measures_equal_the_loops(measure: str, name: str) -> None:
-    """One reader has as many inputs as there are units, another two for each unit, in reverse order."""
+    """One reader has one input per unit, another two per unit, in reverse order."""
     torch.manual_seed(1)
     every = torch.arange(UNITS)
     reader = name if name != "Embedding" else "Conv1D"
@@ -85,11 +85,11 @@ OF_INPUTS = {
     "conductance_abs", "deeplift_abs", "deepliftshap_abs", "gradientshap_abs", "integrated_gradients_abs",
     "internal_influence_abs",
 }  # fmt: skip
-"""Measures that compare inputs with a baseline: words have none."""
+"""Measures that compare inputs with a baseline: token ids have none."""
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "functional"])  # no module puts out its units
-def test_every_measure_gives_a_number_for_each_unit_or_says_why_not(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "functional"])  # no module outputs its units
+def test_every_measure_gives_a_number_for_each_unit_or_is_refused(name: str) -> None:
     subject = SUBJECTS[name]
     x, y = subject.batch(2)
     refused = OF_INPUTS | {"lrp_abs"} if "all-embedding" in subject.targets else set()

@@ -1,4 +1,4 @@
-"""The unit graph of models of every layer type against what really reaches each weight when random gates close."""
+"""The unit graph of models of every layer type against what reaches each weight when random gates close."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_zero_means_zero_and_every_zero_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_all_uses_are_seen(name: str) -> None:
+def test_every_reader_is_in_the_graph(name: str) -> None:
     subject = SUBJECTS[name]
     x, _ = subject.batch(2)
     model = subject.model().eval()

@@ -1,6 +1,6 @@
 """Measures, rules of LRP and training on a network of each layer type and on the linear network that computes the same.
 
-A convolution with a kernel of one place, over one place, is a linear layer.
+A convolution with kernel size 1 over a single position is a linear layer.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Network(nn.Module):
         super().__init__()
         self.first, self.second, self.head = layer(kind, 4, 6), layer(kind, 6, 5), nn.Linear(5, 3)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.places = [1] * int(kind[-2]) if kind.endswith("d") else []
+        self.positions = [1] * int(kind[-2]) if kind.endswith("d") else []
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.relu1(self.first(x.view(len(x), -1, *self.places)))
+        h = self.relu1(self.first(x.view(len(x), -1, *self.positions)))
         logits: Tensor = self.head(self.relu2(self.second(h)).flatten(1))
         return logits
 
@@ -92,7 +92,7 @@ def test_measures_equal_those_of_the_linear_twin(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["adahat", "fg_adahat", "hat"])
 def test_training_is_that_of_the_linear_twin(kind: str, mode: str) -> None:
-    """Two tasks with momentum and weight decay leave the same weights: rates, importance, masks and all."""
+    """Two tasks with momentum and weight decay end with the same weights, so rates, importances and masks agree too."""
     models = twins(kind)
     for model in models:
         session = fh.attach(model, {"adjustment": {"mode": mode}}, torch.ones(1, 4, dtype=torch.float64))

@@ -71,7 +71,7 @@ def same_as_loops(name: str, view: LayerView, samples: Tensor) -> Tensor:
 @pytest.mark.parametrize("set_name", SETS)
 @pytest.mark.parametrize("name", CLOSED)
 def test_measure_equals_loops_and_record(set_name: str, name: str) -> None:
-    """The reciprocals of the record have no 1e-8, which is far within the looser tolerance here."""
+    """The reciprocals of the record have no 1e-8, hence the looser tolerance for them."""
     data = recorded(set_name)
     rtol = 1e-7 if name.startswith("cbp") else 1e-12
     for i in LAYERS:
@@ -94,11 +94,11 @@ def test_scaling_equals_loops_and_record(set_name: str, name: str) -> None:
 
 @pytest.mark.parametrize("set_name", SETS)
 def test_importance_of_both_tasks_equals_record(set_name: str) -> None:
-    """From the steps to the sum over tasks.
+    """From the importance of each step to the sum over tasks.
 
-    When the record accumulated task 2, its gradients carried one factor more than `t2/gradW_adjusted`: the rate
-    `adahat_no_sum`, evaluated just before. With it the numbers are equal to the last digits; only `mlp_mid_afi`, whose
-    measure reads gradients, can tell.
+    When the record accumulated task 2, its gradients had one factor more than `t2/gradW_adjusted`: the rate
+    `adahat_no_sum`, evaluated just before. With it the numbers are equal to the last digits; it matters only for
+    `mlp_mid_afi`, whose measure reads gradients.
     """
     data = recorded(set_name)
     base, name = data.settings["base_importance"], data.settings["importance_type_used_in_training"]

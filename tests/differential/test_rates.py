@@ -57,7 +57,7 @@ def our_rates(
     s: reference.Settings, kind: LayerType, module: nn.Module, own: State, inputs: State | None
 ) -> tuple[Tensor, Tensor]:
     """Return the rates of weight and bias."""
-    own_views = {key: kind.own_view(module, value) for key, value in own.items()}
+    own_views = {key: kind.unit_view(module, value) for key, value in own.items()}
     input_views = None if inputs is None else {k: kind.input_view(module, v) for k, v in inputs.items()}
     weight = module.get_parameter("weight")
     return our_rate(s, own_views, input_views).expand(weight.shape), our_rate(s, own, None)
@@ -84,7 +84,7 @@ def check(
 
 
 def recorded_state(data: Recorded, layer: int) -> State:
-    """Return what is known of a layer's units when task 2 runs."""
+    """Return importance and masks of a layer's units while task 2 runs."""
     return {
         "importance": data.tensor(f"t1_end/summative_importance{layer}"),
         "cumulative": data.tensor(f"t1_end/cumulative_mask{layer}"),
@@ -93,7 +93,7 @@ def recorded_state(data: Recorded, layer: int) -> State:
 
 
 def recorded_settings(data: Recorded, layer: int, mode: str, **extra: Any) -> reference.Settings:
-    """Return the numbers the recorded rates were made with."""
+    """Return the settings that the recorded rates were computed with."""
     sparsity = data.tensor(f"t2/network_sparsity{layer}").item()
     return reference.Settings(mode, data.settings["adjustment_intensity"], 2, sparsity, **extra)
 
@@ -141,7 +141,7 @@ def test_plain_rates_equal_loops_and_record(name: str, label: str, mode: str) ->
 
 @pytest.mark.parametrize("name", SETS)
 def test_hat_const_alpha_equals_record(name: str) -> None:
-    """The recorded constant is no number of the settings, so it is read from the record itself."""
+    """The constant is not among the recorded settings, so it is read from the recorded rates."""
     data = recorded(name)
     alpha = min(data.tensor("rates/hat:hat_const_alpha/b0").tolist())
     for layer in LAYERS:
@@ -156,7 +156,7 @@ def test_hat_const_alpha_equals_record(name: str) -> None:
 def test_adahat_no_sum_shares_its_formula_with_the_record(name: str) -> None:
     """The record has `r / (t + r)`, t = 2, at every weight.
 
-    The library puts the number of finished tasks for t and leaves unused weights free, so the formula is compared
+    The library uses the number of finished tasks for t and leaves unused weights free, so the formula is compared
     with a count of 2 everywhere.
     """
     data = recorded(name)

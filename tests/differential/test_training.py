@@ -90,9 +90,9 @@ SETTINGS = [
 
 
 def label(choices: Choices) -> str:
-    """Name a run by what is not as usual."""
-    usual = vars(Choices())
-    parts = [f"{k}={v}" for k, v in vars(choices).items() if usual[k] != v and k != "options"]
+    """Name a run by the choices that are not the defaults."""
+    defaults = vars(Choices())
+    parts = [f"{k}={v}" for k, v in vars(choices).items() if defaults[k] != v and k != "options"]
     return ",".join([*parts, f"wd={choices.options.weight_decay}"])
 
 
@@ -131,7 +131,7 @@ def spec_of(c: Choices) -> dict[str, Any]:
 
 
 class Probe(fh.Callback):
-    """Shows what the callbacks of a task see."""
+    """Keeps the context that the callbacks of a task get."""
 
     priority = 60
     context: fh.TaskContext
@@ -145,7 +145,7 @@ class Probe(fh.Callback):
 
 
 class Run:
-    """A model in the library beside its twin in the loops."""
+    """A model in the library, and the same model in the loops."""
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
@@ -182,7 +182,7 @@ class Run:
         return made
 
     def step(self, task: fh.Task, optimizer: torch.optim.Optimizer, batch: Batch, number: int) -> None:
-        """Train both on one batch and compare everything that the step leaves."""
+        """Train both on one batch and compare losses and all parameters."""
         x, y = batch
         scale = task.anneal(number, STEPS)
         assert scale == pytest.approx(anneal(number, STEPS, self.choices.s_max), rel=1e-14)
@@ -200,7 +200,7 @@ class Run:
             close(torch.tensor(ours[name], dtype=torch.float64), expected)
 
     def compare_rates(self) -> None:
-        """Compare the rates and the capacity at the masks that the last step left."""
+        """Compare the rates and the capacity under the masks after the last step."""
         masks = masks_at(self.learner)
         found = self.adjust.rates(self.probe.context)
         ours = {f"{'W' if k.endswith('weight') else 'b'}{GATED.index(k[0])}": as_rows(v) for k, v in found.items()}
@@ -216,7 +216,7 @@ class Run:
                 assert self.probe.summed is not None
                 close(self.probe.summed[name], self.learner.summed[i])
 
-    def play(self, tasks: int = TASKS) -> None:
+    def compare_all(self, tasks: int = TASKS) -> None:
         """Learn all tasks in both and compare."""
         for number in range(1, tasks + 1):
             with self.session.task(number) as task:
@@ -244,33 +244,33 @@ def close(ours: Tensor, looped: Any) -> None:
 # ------------------------------------------------------------------ the runs
 @pytest.mark.parametrize("choices", [*FG, *OTHERS], ids=label)
 def test_every_mode_equals_loops(choices: Choices) -> None:
-    Run(choices).play()
+    Run(choices).compare_all()
 
 
 @pytest.mark.parametrize("choices", OPTIMIZERS, ids=label)
 def test_every_optimizer_equals_loops(choices: Choices) -> None:
-    Run(choices).play()
+    Run(choices).compare_all()
 
 
 @pytest.mark.parametrize("choices", SETTINGS, ids=label)
 def test_every_setting_equals_loops(choices: Choices) -> None:
-    Run(choices).play()
+    Run(choices).compare_all()
 
 
 @pytest.mark.parametrize("measure", sorted(MEASURES))
 def test_every_closed_measure_equals_loops(measure: str) -> None:
-    Run(Choices(measure=measure)).play()
+    Run(Choices(measure=measure)).compare_all()
 
 
 @pytest.mark.parametrize(("strategy", "params"), STRATEGIES)
 def test_every_strategy_equals_loops(strategy: str, params: dict[str, float]) -> None:
-    Run(Choices(strategy=strategy, strategy_params=params)).play()
+    Run(Choices(strategy=strategy, strategy_params=params)).compare_all()
 
 
 def test_every_choice_matters() -> None:
-    """No two runs are equal by chance: each single choice changes the weights, but for two that must not.
+    """No two runs are equal by chance: each single choice changes the weights, except two that must not.
 
-    Under plain SGD the update is the gradient times a number, so it is all the same which of them is scaled. With
+    Under plain SGD the update is the gradient times a number, so it does not matter which of them is scaled. With
     `min` the filter by the cumulative mask removes nothing, as importance is 0 outside it already.
     """
     plain = Choices()
@@ -285,7 +285,7 @@ def final(choices: Choices) -> Parameters:
     """Return the parameters at the end of the run of one seed."""
     torch.manual_seed(0)
     run = Run(choices)
-    run.play()
+    run.compare_all()
     return run.learner.parameters
 
 

@@ -1,4 +1,4 @@
-"""`apply_to: update`: a rate means the same share of the step under every optimizer."""
+"""`apply_to: update`: a rate is the same fraction of the step under every optimizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decayed(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Probe(fh.Callback):
-    """Keeps the context and the rates of the newest step."""
+    """Keeps the rates of the last step."""
 
     priority = 80
     rates: dict[str, Tensor]
@@ -56,7 +56,7 @@ class Probe(fh.Callback):
 
 
 def prepared(adjustment: dict[str, Any]) -> tuple[fh.Session, Probe]:
-    """Return a model on which one task was learnt with plain SGD, so that it is the same for every optimizer."""
+    """Return a session with one task learnt with plain SGD, so that it is the same for every optimizer."""
     torch.manual_seed(1)
     probe = Probe(adjustment)
     callbacks = [
@@ -71,7 +71,7 @@ def prepared(adjustment: dict[str, Any]) -> tuple[fh.Session, Probe]:
 
 
 def free_step(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Make the step on copies of all parameters that nobody protects; return the copies by name."""
+    """Take the step on unprotected copies of all parameters; return the copies by name."""
     copies = {p: p.detach().clone() for p in model.parameters()}
     for p, copied in copies.items():
         copied.grad = None if p.grad is None else p.grad.clone()
@@ -84,7 +84,7 @@ def free_step(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("adjustment", SOFT, ids=lambda a: "-".join(map(str, a.values())))
-def test_a_weight_goes_its_rates_share_of_the_free_step(
+def test_a_weight_moves_by_its_rate_times_the_free_step(
     make: Callable[[Any], Optimizer], adjustment: dict[str, Any]
 ) -> None:
     session, probe = prepared(adjustment)
@@ -101,7 +101,7 @@ def test_a_weight_goes_its_rates_share_of_the_free_step(
 
 
 def check_shares(model: nn.Module, free: dict[str, Tensor], before: dict[str, Tensor], rates: dict[str, Tensor]) -> int:
-    """Compare each parameter's way with the rate times the free way, the head's with all of it.
+    """Compare each parameter's step with the rate times the free step, the head's with the whole free step.
 
     Returns:
         Number of entries that would have moved and were held back to less than half of it.
@@ -109,15 +109,15 @@ def check_shares(model: nn.Module, free: dict[str, Tensor], before: dict[str, Te
     held_back = 0
     for name, parameter in model.named_parameters():
         if "hat_gate" not in name:
-            way = free[name] - before[name]
+            step = free[name] - before[name]
             rate = rates.get(name, torch.ones(()))
-            torch.testing.assert_close(parameter.detach(), before[name] + rate * way, rtol=0, atol=1e-15)
-            held_back += int(((rate < 1 / 2) & (way != 0)).sum())
+            torch.testing.assert_close(parameter.detach(), before[name] + rate * step, rtol=0, atol=1e-15)
+            held_back += int(((rate < 1 / 2) & (step != 0)).sum())
     return held_back
 
 
 def test_rates_do_not_depend_on_the_optimizer() -> None:
-    """Rates of the first step of a task follow from earlier tasks and the drawn embeddings alone."""
+    """Rates of the first step of a task depend on earlier tasks and the drawn embeddings alone."""
     found = []
     for make in MAKERS.values():
         session, probe = prepared(SOFT[0])
@@ -135,7 +135,7 @@ def test_rates_do_not_depend_on_the_optimizer() -> None:
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
 def test_rate_zero_keeps_every_bit(make: Callable[[Any], Optimizer], kept: bool) -> None:
-    """Weights between used units stay as they are, whatever decay does and momentum remembers of earlier tasks."""
+    """Weights between used units keep their bits, under weight decay and momentum kept from earlier tasks too."""
     session = fh.attach(mlp(4, 8, 6, 3), {"adjustment": {"mode": "hat"}}, torch.randn(2, 4).double())
     x = torch.randn(7, 4, dtype=torch.float64)
     optimizer = make(session.parameter_groups(lr=0.05, gate_lr=0.01))

@@ -1,4 +1,4 @@
-"""Ground truth for a unit graph: close random gates, look at what really reaches every weight."""
+"""Ground truth for a unit graph: close random gates, and record what really reaches every weight."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class LayerTruth:
     """What reached the weight of one layer under random masks; a feature counts if any draw showed it.
 
     Attributes:
-        live: `(features,)` bool: the graph says nothing about these.
-        zero: Those that the graph says are zero.
-        missed: Those that are zero and the graph does not say so.
-        wrong: Those that the graph says are zero and that are not.
+        live: `(features,)` bool: the features of which the graph claims nothing.
+        zero: Those that the graph claims to be zero.
+        missed: Those that are zero without a claim of the graph.
+        wrong: Those that the graph claims to be zero and that are not.
     """
 
     live: Tensor
@@ -53,7 +53,7 @@ class Truth:
     """What forwards under random masks showed.
 
     Attributes:
-        layers: What they showed of each layer that the graph knows and a forward used.
+        layers: The result for each layer that the graph knows and a forward used.
     """
 
     layers: dict[str, LayerTruth] = field(default_factory=dict)
@@ -65,22 +65,22 @@ class Truth:
 
     @property
     def zero(self) -> int:
-        """Number of those that the graph once said are zero."""
+        """Number of those that the graph claimed to be zero in any draw."""
         return sum(int(layer.zero.sum()) for layer in self.layers.values())
 
     @property
     def missed(self) -> int:
-        """Number of those that were zero when the graph did not say so."""
+        """Number of those that were zero in any draw without a claim of the graph."""
         return sum(int(layer.missed.sum()) for layer in self.layers.values())
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """Names of layers with a feature that the graph says is zero and that is not."""
+        """Names of layers with a feature that the graph claims to be zero and that is not."""
         return tuple(sorted(name for name, layer in self.layers.items() if layer.wrong.any()))
 
     @property
     def exact(self) -> float:
-        """Share of the features of which the graph says just what is true."""
+        """Share of the features for which the graph claims every zero."""
         return 1 - self.missed / max(1, self.features)
 
 
@@ -99,7 +99,7 @@ def randomise(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def closed(session: Session, share_on: float, seed: int) -> Iterator[dict[str, Tensor]]:
-    """Put random binary masks into the gates."""
+    """Put random binary masks into the gates; yield the masks."""
     attached = session._attached
     generator = torch.Generator().manual_seed(seed)
     masks = {
@@ -119,12 +119,12 @@ _USES: tuple[tuple[Any, str, int, int], ...] = (
     *((F, f"conv{kind}{axes}d", -1 - axes, 0) for kind in ("", "_transpose") for axes in (1, 2, 3)),
     (torch, "addmm", -1, 1),
 )
-"""Functions that use a weight: who has them, the axis of input features, the place of the input before the weight."""
+"""Functions that use a weight: owner, name, axis of the input features, index of the input; the weight comes next."""
 
 
 @contextmanager
 def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Record per layer which input features were ever non-zero in a use of its weight, by whomever."""
+    """Record per layer which input features were ever non-zero in a use of its weight, by any module."""
     seen: dict[str, Tensor] = {}
 
     def note(x: Tensor, weight: Tensor, channel_axis: int) -> None:
@@ -135,17 +135,17 @@ def weight_inputs(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
                 used = (x != 0).movedim(channel_axis, -1).flatten(0, -2).any(0) if x.dim() > 1 else x != 0
                 seen[name] = used | seen[name] if name in seen else used
 
-    def seeing(function: Callable[..., Tensor], channel_axis: int, place: int) -> Callable[..., Tensor]:
-        def see(*args: Any, **kwargs: Any) -> Tensor:
+    def recording(function: Callable[..., Tensor], channel_axis: int, place: int) -> Callable[..., Tensor]:
+        def record(*args: Any, **kwargs: Any) -> Tensor:
             x = args[place] if len(args) > place else kwargs["input"]
             note(x, args[place + 1] if len(args) > place + 1 else kwargs["weight"], channel_axis)
             return function(*args, **kwargs)
 
-        return see
+        return record
 
     with ExitStack() as stack:
         for owner, name, channel_axis, place in _USES:
-            stack.enter_context(patch.object(owner, name, seeing(getattr(owner, name), channel_axis, place)))
+            stack.enter_context(patch.object(owner, name, recording(getattr(owner, name), channel_axis, place)))
         yield seen
 
 
@@ -155,7 +155,7 @@ def _silu(x: Tensor, *_: Any, **__: Any) -> Tensor:
 
 @contextmanager
 def never_vanishing() -> Iterator[None]:
-    """Put a function that is zero at zero only in place of those that cut off, which would hide what is exact."""
+    """Replace activations that clip by one that is zero at zero only: clipped values would hide what is exact."""
     with ExitStack() as stack:
         for name in ("relu", "relu_", "relu6", "hardtanh", "hardswish"):
             stack.enter_context(patch.object(F, name, _silu))
@@ -165,7 +165,7 @@ def never_vanishing() -> Iterator[None]:
 
 
 def claimed_zero(inputs: InputMap, values: Tensor) -> Tensor:
-    """Return which features of a layer the graph says are zero under masks, `(features,)` bool; unit by unit."""
+    """Return which features of a layer the graph claims to be zero under masks, `(features,)` bool; unit by unit."""
     groups = torch.zeros_like(inputs.unit) if inputs.group is None else inputs.group
     sets: list[dict[int, bool]] = [{} for _ in range(inputs.features)]
     for feature, group, on in zip(inputs.feature.tolist(), groups.tolist(), values[inputs.unit] > 0, strict=True):
@@ -175,7 +175,7 @@ def claimed_zero(inputs: InputMap, values: Tensor) -> Tensor:
 
 
 def measure(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float = 0.5, draws: int = 2) -> Truth:
-    """Attach, close random gates, compare claims with what happens, detach."""
+    """Attach, close random gates, compare the graph's claims with what happens, detach."""
     session = fh.attach(model, SPEC, call)
     truth = Truth()
     for seed in range(draws):
@@ -192,16 +192,16 @@ def observe(
     seed: int,
     force: bool = False,
 ) -> None:
-    """Run the model once under random masks and add to `truth` what was claimed and what happened.
+    """Run the model once under random masks; add to `truth` what was claimed and what happened.
 
     Args:
         session: A session that has learnt nothing.
         call: Calls the model.
-        truth: Is added to.
+        truth: Where the results are added.
         share_on: Expected share of open gates.
-        seed: Of the masks.
-        force: Whether open gates let random values through in place of those computed, so that no zero is there for
-            another reason than a gate.
+        seed: Seed of the masks.
+        force: Whether open gates let random values through instead of the computed ones, so that gates are the only
+            reason for zeros.
     """
     graph = session._attached.graph
     layers = {name: session.model.get_submodule(name) for name in graph.inputs}
@@ -235,14 +235,14 @@ def forced(session: Session, masks: dict[str, Tensor], seed: int) -> Iterator[No
     with ExitStack() as stack:
         for name, layer in session._attached.graph.layers.items():
             for site in layer.sites if layer.position != "weight" else ():
-                hook = replacing(masks[name], layer.read_axis)
+                hook = replacing(masks[name], layer.output_axis)
                 stack.callback(session.model.get_submodule(site).register_forward_hook(hook).remove)
         yield
 
 
-# ------------------------------------------------------------------ what is free must not matter
+# ------------------------------------------------------------------ free weights must not matter
 def free_noise_matters(model: nn.Module, call: Callable[[nn.Module], Any], share_on: float = 0.5) -> bool:
-    """Return whether noise in the weights that no open gate needs changes what the model puts out, bit for bit."""
+    """Return whether noise in the weights that no open gate needs changes any bit of the model's output."""
     session = fh.attach(model, SPEC, call)
     graph = session._attached.graph
     with closed(session, share_on, seed=3) as masks, torch.no_grad():
@@ -251,9 +251,9 @@ def free_noise_matters(model: nn.Module, call: Callable[[nn.Module], Any], share
         for name, layer in session._attached.layers().items():
             own = masks[name] > 0
             zero = claimed_zero(graph.inputs[name], values) if name in graph.inputs else torch.zeros(0).bool()
-            if graph.layers[name].whole:
+            if graph.layers[name].mixed_weight:
                 own, zero = own.any().expand_as(own), torch.zeros_like(zero)
-            free = ~layer.kind.own_view(layer.module, own) | layer.kind.input_view(layer.module, zero)
+            free = ~layer.kind.unit_view(layer.module, own) | layer.kind.input_view(layer.module, zero)
             _overwrite(layer.module.get_parameter("weight"), free)
             bias = layer.module._parameters.get("bias")
             if bias is not None:

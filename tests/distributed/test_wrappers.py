@@ -1,4 +1,4 @@
-"""Wrapped, compiled and sharded models: refused with what to do instead."""
+"""Wrapped and compiled models are refused with a remedy; a process group of one does nothing."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.support.small import mlp
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    """Be the only process of a group."""
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """Make this process the only one of a process group."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
 
 class FullyShardedDataParallel(nn.Module):
-    """Stands for FSDP's first version, which needs an accelerator to be built."""
+    """Stands for the first version of FSDP, which cannot be constructed without an accelerator."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
 
-def test_data_parallel_models_are_refused(alone: None) -> None:
+def test_data_parallel_models_are_refused(group_of_one: None) -> None:
     for wrap in (DistributedDataParallel, DataParallel, FullyShardedDataParallel):
         model = mlp(4, 5, 3)
         with pytest.raises(BadCallError) as caught:
@@ -51,7 +51,7 @@ def test_compiled_models_are_refused() -> None:
         fh.attach(compiled)
 
 
-def test_a_group_of_one_costs_nothing(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_one_calls_no_collectives(group_of_one: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("all_reduce", "all_gather", "broadcast"):
         monkeypatch.delattr(dist, name)
     session = fh.attach(mlp(4, 5, 3), {}, torch.randn(2, 4, dtype=torch.float64))

@@ -14,7 +14,7 @@ _FUNCTIONS: list[Callable[[Tensor], Tensor]] = [F.relu, F.gelu, F.silu, torch.si
 
 
 class RandomNet(nn.Module):
-    """Each step reads maps made before, in one of six ways, and makes another."""
+    """Each step makes a feature map from earlier ones by one of six kinds of layer."""
 
     def __init__(self, seed: int, steps: int = 7) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The compact export: what goes, what must stay and why, and that nothing else changes."""
+"""The compact export: which units are removed, which are kept and why, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def with_masks(model: nn.Module, off: dict[str, list[int]], inputs: object = Non
     return session
 
 
-def smaller(session: fh.Session, x: Tensor | None = None) -> tuple[nn.Module, fh.ExportReport]:
-    """Export, and make sure that the outputs are those of the task."""
+def compact_export(session: fh.Session, x: Tensor | None = None) -> tuple[nn.Module, fh.ExportReport]:
+    """Export, and check that the outputs are those of the task."""
     module, report = session.export("a", compact=True, report=True)
     x = images() if x is None else x
     with torch.no_grad():
@@ -57,7 +57,7 @@ def sizes(module: nn.Module, layer: str, *names: str) -> tuple[int, ...]:
 
 
 class Net(nn.Module):
-    """A network made of named layers and a forward."""
+    """A network made of named layers and a forward function."""
 
     def __init__(self, forward: Callable[[nn.ModuleDict, Tensor], Tensor], **layers: nn.Module) -> None:
         super().__init__()
@@ -68,10 +68,10 @@ class Net(nn.Module):
         return self.run(self.at, x)
 
 
-# ------------------------------------------------------------------ what goes
-def test_hidden_units_go_with_their_rows_and_columns() -> None:
+# ------------------------------------------------------------------ what is removed
+def test_hidden_units_are_removed_with_their_rows_and_columns() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 3))
-    module, report = smaller(with_masks(model, {"1": [0, 3], "3": [4]}))
+    module, report = compact_export(with_masks(model, {"1": [0, 3], "3": [4]}))
     assert shapes(module) == {
         "1.weight": (4, 192),
         "1.bias": (4,),
@@ -89,11 +89,11 @@ def test_hidden_units_go_with_their_rows_and_columns() -> None:
     assert report.flops == (2 * 2 * (192 * 6 + 30 + 15), 2 * 2 * (192 * 4 + 16 + 12))
 
 
-def test_a_channel_goes_with_its_norm_and_all_places_of_its_map() -> None:
+def test_a_channel_is_removed_with_its_norm_and_all_positions_of_its_map() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
     )
-    module, report = smaller(with_masks(model, {"0": [1]}))
+    module, report = compact_export(with_masks(model, {"0": [1]}))
     assert shapes(module)["5.weight"] == (3, 27)
     norm = module.get_submodule("1")
     assert isinstance(norm, nn.BatchNorm2d)
@@ -115,8 +115,8 @@ def residual_net() -> Net:
     return Net(residual, **convs, **norms, head=nn.Linear(4, 2))
 
 
-def test_a_channel_of_a_stream_goes_when_all_that_write_it_are_off() -> None:
-    module, report = smaller(with_masks(residual_net(), {"at.stem": [0, 1], "at.block": [0, 2]}))
+def test_a_residual_channel_is_removed_if_all_units_added_to_it_are_off() -> None:
+    module, report = compact_export(with_masks(residual_net(), {"at.stem": [0, 1], "at.block": [0, 2]}))
     assert shapes(module)["at.block.weight"] == (3, 3, 3, 3)
     assert report.removed == {"at.stem": 1, "at.block": 1}
     assert report.kept == {
@@ -125,7 +125,7 @@ def test_a_channel_of_a_stream_goes_when_all_that_write_it_are_off() -> None:
     }
 
 
-def test_depthwise_channels_go_and_groups_follow() -> None:
+def test_depthwise_channels_are_removed_and_groups_updated() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 6, 1),
         nn.BatchNorm2d(6),
@@ -138,18 +138,18 @@ def test_depthwise_channels_go_and_groups_follow() -> None:
         nn.Flatten(),
     )
     session = with_masks(model, {"0": [0, 1], "3": [1, 5]})
-    module, report = smaller(session)
+    module, report = compact_export(session)
     assert sizes(module, "3", "groups", "in_channels", "out_channels") == (4, 4, 4)
-    assert report.removed == {"0": 2, "3": 2}  # channel 0 is dead before, but a norm makes a constant of it behind
+    assert report.removed == {"0": 2, "3": 2}  # channel 0 is dead, but the norm behind makes it a constant
     assert report.kept == {"0": {"not zero where '6' reads it": 1}}
 
 
-def test_only_whole_groups_go() -> None:
+def test_only_whole_convolution_groups_are_removed() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 9, 3, groups=3), nn.ReLU(), nn.Conv2d(9, 2, 6), nn.Flatten()
     )
     session = with_masks(model, {"0": [0], "2": [0, 3, 4, 5]})
-    module, report = smaller(session)
+    module, report = compact_export(session)
     assert sizes(module, "2", "groups", "in_channels", "out_channels") == (2, 4, 6)
     assert shapes(module)["2.weight"] == (6, 2, 3, 3)
     assert report.removed == {"0": 2, "2": 3}
@@ -163,7 +163,7 @@ def test_squeeze_and_excitation() -> None:
 
     layers = {"conv": nn.Conv2d(3, 6, 3), "down": nn.Conv2d(6, 4, 1), "up": nn.Conv2d(4, 6, 1)}
     model = Net(forward, **layers, norm=nn.BatchNorm2d(6), head=nn.Linear(6, 2))
-    module, report = smaller(with_masks(model, {"at.conv": [0, 5], "at.down": [1], "at.up": [2]}))
+    module, report = compact_export(with_masks(model, {"at.conv": [0, 5], "at.down": [1], "at.up": [2]}))
     assert report.removed == {"at.conv": 2, "at.down": 1, "at.up": 2}
     assert shapes(module)["at.up.weight"] == (4, 3, 1, 1)
 
@@ -174,12 +174,12 @@ def test_concatenated_channels() -> None:
         return at["head"](torch.cat([h, x], 1)).mean((2, 3))  # type: ignore[no-any-return]
 
     model = Net(forward, left=nn.Conv2d(3, 4, 1), right=nn.Conv2d(3, 5, 1), head=nn.Conv2d(12, 2, 1))
-    module, report = smaller(with_masks(model, {"at.left": [0], "at.right": [0, 4]}))
+    module, report = compact_export(with_masks(model, {"at.left": [0], "at.right": [0, 4]}))
     assert shapes(module)["at.head.weight"] == (2, 9, 1, 1)
     assert report.removed == {"at.left": 1, "at.right": 2}
 
 
-def test_vectors_that_belong_to_no_layer_go_too() -> None:
+def test_vectors_that_belong_to_no_layer_are_cut_too() -> None:
     class Scaled(nn.Module):
         counts: Tensor
 
@@ -194,48 +194,48 @@ def test_vectors_that_belong_to_no_layer_go_too() -> None:
             logits: Tensor = self.head(h)
             return logits
 
-    module, _ = smaller(with_masks(Scaled(), {"hidden": [2, 3]}))
+    module, _ = compact_export(with_masks(Scaled(), {"hidden": [2, 3]}))
     assert shapes(module)["scale"] == (4,)
     assert tuple(module.get_buffer("counts").shape) == (1, 4)
 
 
-# ------------------------------------------------------------------ what stays
+# ------------------------------------------------------------------ what is kept
 @pytest.mark.parametrize("function", ["sigmoid", "cos", "exp"])
-def test_a_function_that_takes_zero_to_another_number_keeps_its_units(function: str) -> None:
+def test_units_are_kept_before_a_function_that_is_not_zero_at_zero(function: str) -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         return at["head"](getattr(torch, function)(at["hidden"](x.flatten(1))))  # type: ignore[no-any-return]
 
     session = with_masks(Net(forward, hidden=nn.Linear(192, 6), head=nn.Linear(6, 2)), {"at.hidden": [0]})
-    _, report = smaller(session)
+    _, report = compact_export(session)
     assert report.removed == {}
     assert report.kept == {"at.hidden": {"not zero where 'at.head' reads it": 1}}
 
 
-def test_a_norm_over_the_units_keeps_them() -> None:
+def test_units_are_kept_before_a_norm_over_them() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.LayerNorm(6), nn.Linear(6, 2))
-    _, report = smaller(with_masks(model, {"1": [0]}))
+    _, report = compact_export(with_masks(model, {"1": [0]}))
     assert report.kept == {"1": {"read by native_layer_norm": 1}}
 
 
-def test_units_go_with_their_channels_of_a_batch_norm_behind_two_layers() -> None:
+def test_units_are_removed_with_their_channels_of_a_batch_norm_behind_two_layers() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         h = F.relu(at["norm"](torch.cat([at["left"](x), at["right"](x)], 1)))
         return at["head"](h).mean((2, 3))  # type: ignore[no-any-return]
 
     convs = {"left": nn.Conv2d(3, 2, 1), "right": nn.Conv2d(3, 2, 1), "head": nn.Conv2d(4, 2, 1)}
-    module, report = smaller(with_masks(Net(forward, **convs, norm=nn.BatchNorm2d(4)), {"at.left": [0]}))
+    module, report = compact_export(with_masks(Net(forward, **convs, norm=nn.BatchNorm2d(4)), {"at.left": [0]}))
     assert report.removed == {"at.left": 1}
     assert shapes(module)["at.norm.weight"] == (3,)
 
 
-def test_one_unit_of_a_layer_stays() -> None:
+def test_one_unit_of_a_layer_is_kept() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3), nn.ReLU(), nn.Linear(3, 2))
-    module, report = smaller(with_masks(model, {"1": [0, 1, 2]}))
+    module, report = compact_export(with_masks(model, {"1": [0, 1, 2]}))
     assert shapes(module)["1.weight"] == (1, 192)
     assert report.kept == {"1": {"the last of its layer": 1}}
 
 
-def test_what_the_model_puts_out_stays() -> None:
+def test_outputs_of_the_model_are_kept() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
     session = fh.attach(model, {"heads": {"names": []}}, images(2))
     finish(session, "a")
@@ -244,7 +244,7 @@ def test_what_the_model_puts_out_stays() -> None:
     assert set(report.kept["0"]) == {"an output of the model"}
 
 
-def test_attention_stays() -> None:
+def test_attention_is_kept() -> None:
     model = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     x = torch.randn(2, 5, 8)
     session = fh.attach(model, {"heads": {"names": []}}, x)
@@ -255,13 +255,13 @@ def test_attention_stays() -> None:
         torch.testing.assert_close(module(x), session.model.eval()(x))
 
 
-def test_a_size_written_into_the_forward_keeps_its_units_and_no_others() -> None:
+def test_a_hard_coded_size_keeps_its_units_and_no_others() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         h = F.relu(at["conv"](x)).mean((2, 3)).view(-1, 6)
         return at["head"](F.relu(at["hidden"](h)))  # type: ignore[no-any-return]
 
     layers = {"conv": nn.Conv2d(3, 6, 1), "hidden": nn.Linear(6, 5), "head": nn.Linear(5, 2)}
-    _, report = smaller(with_masks(Net(forward, **layers), {"at.conv": [0], "at.hidden": [1, 2]}))
+    _, report = compact_export(with_masks(Net(forward, **layers), {"at.conv": [0], "at.hidden": [1, 2]}))
     assert report.removed == {"at.hidden": 2}
     assert report.kept == {"at.conv": {"without it the forward raises RuntimeError": 1}}
 
@@ -273,33 +273,33 @@ def test_a_number_that_depends_on_the_size_keeps_its_units(inputs: Tensor | None
         return at["head"](h / h.shape[1])  # type: ignore[no-any-return]
 
     layers = {"hidden": nn.Linear(192, 6, bias=False), "head": nn.Linear(6, 2, bias=False)}
-    _, report = smaller(with_masks(Net(forward, **layers), {"at.hidden": [0]}, inputs))
+    _, report = compact_export(with_masks(Net(forward, **layers), {"at.hidden": [0]}, inputs))
     assert report.kept == {"at.hidden": {"without it the outputs change": 1}}
 
 
-def test_channels_that_are_picked_by_number_stay_right() -> None:
+def test_channels_that_are_sliced_by_index_are_kept() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         h = F.relu(at["hidden"](x.flatten(1)))
         return at["head"](torch.cat([h[:, :2], h[:, 4:]], 1))  # type: ignore[no-any-return]
 
     session = with_masks(Net(forward, hidden=nn.Linear(192, 8), head=nn.Linear(6, 2)), {"at.hidden": [0]})
-    _, report = smaller(session)
+    _, report = compact_export(session)
     assert report.removed == {}
 
 
-def test_halves_that_are_multiplied_go_in_pairs() -> None:
+def test_halves_that_are_multiplied_are_removed_in_pairs() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         left, right = at["hidden"](x.flatten(1)).chunk(2, 1)
         return at["head"](F.silu(left) * right)  # type: ignore[no-any-return]
 
     session = with_masks(Net(forward, hidden=nn.Linear(192, 8), head=nn.Linear(4, 2)), {"at.hidden": [0, 3]})
-    module, report = smaller(session)
+    module, report = compact_export(session)
     assert report.removed == {"at.hidden": 4}
     assert shapes(module)["at.head.weight"] == (2, 2)
 
 
 # ------------------------------------------------------------------ the rest
-def test_weights_that_are_shared_stay_shared() -> None:
+def test_shared_weights_stay_shared() -> None:
     def forward(at: nn.ModuleDict, x: Tensor) -> Tensor:
         h = F.relu(at["first"](x.flatten(1)))
         return at["head"](F.relu(at["shared"](h)) + F.relu(at["again"](h)))  # type: ignore[no-any-return]
@@ -308,7 +308,7 @@ def test_weights_that_are_shared_stay_shared() -> None:
     again = nn.Linear(6, 4)
     again.weight = shared.weight
     model = Net(forward, first=nn.Linear(192, 6), shared=shared, again=again, head=nn.Linear(4, 2))
-    module, report = smaller(with_masks(model, {"at.first": [0, 1]}))
+    module, report = compact_export(with_masks(model, {"at.first": [0, 1]}))
     assert report.removed == {"at.first": 2}
     assert module.get_parameter("at.shared.weight") is module.get_parameter("at.again.weight")
     assert module.get_submodule("at.again").in_features == 4
@@ -317,7 +317,7 @@ def test_weights_that_are_shared_stay_shared() -> None:
 def test_a_function_that_calls_the_model_is_compared_in_single_precision() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 2))
     session = with_masks(model, {"1": [0]}, lambda m: m(images(2)))
-    _, report = smaller(session)
+    _, report = compact_export(session)
     assert (report.removed, report.double) == ({"1": 1}, False)
     assert report.difference < 1e-5
 
@@ -339,7 +339,7 @@ def test_modules_keep_their_classes_and_keys() -> None:
     assert not any(m.training for m in small.modules())
 
 
-def test_the_report_says_it_in_words() -> None:
+def test_the_report_as_text() -> None:
     session = with_masks(residual_net(), {"at.stem": [0, 1], "at.block": [0]})
     _, report = session.export("a", compact=True, report=True)
     text = str(report)
@@ -356,7 +356,7 @@ def test_a_report_needs_a_compact_export() -> None:
 
 def test_no_task_and_no_gates_off() -> None:
     session = with_masks(residual_net(), {})
-    module, report = smaller(session)
+    module, report = compact_export(session)
     assert (report.removed, report.kept, report.difference) == ({}, {}, 0.0)
     assert report.parameters.before == report.parameters.after
     assert shapes(module) == shapes(session.export("a"))

@@ -1,4 +1,4 @@
-"""The exported module: the task's bits, the user's class, and nothing of this library."""
+"""The exported module: the task's outputs bit for bit, the user's class, and nothing of this library."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def session_of(make: Callable[[], nn.Module], spec: object = None) -> fh.Session
     return session
 
 
-# ------------------------------------------------------------------ the bits
+# ------------------------------------------------------------------ bit-identical outputs
 @pytest.mark.parametrize("make", MODELS, ids=str)
-def test_gives_the_bits_of_the_task(make: Callable[[], nn.Module]) -> None:
+def test_outputs_are_bit_identical_to_the_task(make: Callable[[], nn.Module]) -> None:
     session = session_of(make)
     for task in "ab":
         exported, used = exported_and_used(session, task, batch()[0])
@@ -59,11 +59,11 @@ def test_the_masks_matter(make: Callable[[], nn.Module]) -> None:
     other = copy.deepcopy(session.export("a"))
     with session.use("a"):
         plain = session.detach()
-    exported = session_logits(other)
-    assert not torch.equal(exported, session_logits(plain.eval()))
+    exported = module_logits(other)
+    assert not torch.equal(exported, module_logits(plain.eval()))
 
 
-def session_logits(model: nn.Module) -> Tensor:
+def module_logits(model: nn.Module) -> Tensor:
     with torch.no_grad():
         found: Tensor = model(batch()[0])
     return found
@@ -92,7 +92,7 @@ def test_a_head_with_another_number_of_outputs() -> None:
     module = session.export("a")
     assert module.get_submodule("head").out_features == 3
     assert session.model.get_submodule("head").out_features == 7
-    assert torch.equal(session_logits(module), logits(session, "a", batch()[0]))
+    assert torch.equal(module_logits(module), logits(session, "a", batch()[0]))
 
 
 def test_in_a_running_task_another_task_is_exported() -> None:
@@ -104,7 +104,7 @@ def test_in_a_running_task_another_task_is_exported() -> None:
         assert session.model.training
         with pytest.raises(TaskRunningError, match="has not ended"):
             session.export("c")
-    assert torch.equal(session_logits(module), used)
+    assert torch.equal(module_logits(module), used)
 
 
 def test_hooks_of_a_running_measure_are_left_out() -> None:
@@ -114,7 +114,7 @@ def test_hooks_of_a_running_measure_are_left_out() -> None:
         learn_a_step(session, task)
         module, used = session.export("a"), logits(session, "a", batch()[0])
     assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in module.modules())
-    assert torch.equal(session_logits(module), used)
+    assert torch.equal(module_logits(module), used)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -127,7 +127,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     assert torch.equal(exported, used)
 
 
-def test_maps_whose_channels_are_last() -> None:
+def test_channels_last_memory_format() -> None:
     session = fh.attach(Net().to(memory_format=torch.channels_last), None, batch(2)[0])
     finish(session, "a")
     x = batch()[0].contiguous(memory_format=torch.channels_last)
@@ -151,17 +151,17 @@ def test_transformer_layers_without_the_fused_kernel() -> None:
     assert torch.equal(exported, used)
 
 
-def test_what_a_forward_left_on_the_model_is_no_hindrance() -> None:
-    class Leaves(Net):
+def test_tensors_that_a_forward_left_on_the_model_are_copied() -> None:
+    class Stores(Net):
         def forward(self, x: Tensor) -> Tensor:
-            self.left = super().forward(x)
-            return self.left
+            self.last = super().forward(x)
+            return self.last
 
-    session = fh.attach(Leaves(), None, batch(1)[0])
+    session = fh.attach(Stores(), None, batch(1)[0])
     finish(session, "a")
     with session.use("a"):
         session.model(batch()[0])
-    assert session.model.left.grad_fn is not None
+    assert session.model.last.grad_fn is not None
     exported, used = exported_and_used(session, "a", batch()[0])
     assert torch.equal(exported, used)
 
@@ -178,12 +178,12 @@ def test_while_another_task_is_in_use() -> None:
     used = {task: logits(session, task, batch()[0]) for task in "ab"}
     with session.use("b"):
         module = session.export("a")
-        assert torch.equal(session_logits(session.model.eval()), used["b"])
-    assert torch.equal(session_logits(module), used["a"])
+        assert torch.equal(module_logits(session.model.eval()), used["b"])
+    assert torch.equal(module_logits(module), used["a"])
 
 
 # ------------------------------------------------------------------ a plain module
-def test_is_of_the_same_class_with_the_same_keys() -> None:
+def test_has_the_same_class_and_keys() -> None:
     model = Net()
     keys, attributes = list(model.state_dict()), {n: sorted(vars(m)) for n, m in model.named_modules()}
     session = fh.attach(model, None, batch(1)[0])
@@ -222,7 +222,7 @@ def test_keeps_the_users_hooks_and_drops_its_own() -> None:
     finish(session, "a")
     module = session.export("a")
     assert list(module.get_submodule("hidden")._forward_hooks.values()) == [double]
-    assert torch.equal(session_logits(module), logits(session, "a", batch()[0]))
+    assert torch.equal(module_logits(module), logits(session, "a", batch()[0]))
 
 
 def double(_: nn.Module, __: object, output: Tensor) -> Tensor:
@@ -237,14 +237,14 @@ def test_drops_a_session_that_the_model_holds() -> None:
     assert not hasattr(session.export("a"), "session")
 
 
-def test_knows_what_is_ours() -> None:
+def test_recognises_objects_of_this_library() -> None:
     session = session_of(Net)
     assert is_ours(session.capacity)
     assert is_ours(partial(session.capacity))
     assert not any(map(is_ours, (double, nn.ReLU(), torch.zeros(1), "fgadahat_hooks", None)))
 
 
-def test_tied_parameters_stay_tied_where_they_can() -> None:
+def test_tied_parameters_stay_tied_if_the_same_rows_are_zero() -> None:
     session = fh.attach(TiedNorms(), None, batch(1)[0])
     finish(session, "a")
     module = session.export("a")
@@ -286,7 +286,7 @@ def test_needs_nothing_of_this_library(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------ other formats
-def test_torch_export_takes_it() -> None:
+def test_torch_export_accepts_it() -> None:
     session = session_of(Net)
     module, x = session.export("a"), batch()[0]
     program = torch.export.export(module, (x,))
@@ -295,7 +295,7 @@ def test_torch_export_takes_it() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-def test_onnx_takes_it(tmp_path: Path) -> None:
+def test_onnx_export_accepts_it(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     session = session_of(Net)
@@ -304,8 +304,8 @@ def test_onnx_takes_it(tmp_path: Path) -> None:
     torch.onnx.export(module, (x,), str(file), dynamo=True, verbose=False)
     reader = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     found = torch.from_numpy(reader.run(None, {reader.get_inputs()[0].name: x.numpy()})[0])
-    torch.testing.assert_close(found, session_logits(module))
-    assert torch.equal(found.argmax(1), session_logits(module).argmax(1))
+    torch.testing.assert_close(found, module_logits(module))
+    assert torch.equal(found.argmax(1), module_logits(module).argmax(1))
 
 
 # ------------------------------------------------------------------ what is refused

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.graph.trace import gateable_layers
+from fgadahat_hooks.graph.gateable import gateable_layers
 from tests.export.random_nets import SHAPE, RandomNet
 from tests.support.exporting import finish
 from tests.support.learning import logits
 
-NOTHING = {4, 6}
-"""Seeds of networks of which nothing can be removed."""
+NOTHING_REMOVED = {4, 6}
+"""Seeds of networks from which nothing can be removed."""
 
 
 def attached(seed: int) -> fh.Session:
-    """Attach with gates on the layers that are reached."""
+    """Attach with gates on the layers that the forward runs."""
     torch.manual_seed(seed)
     model = RandomNet(seed)
     reached: set[str] = set()
@@ -39,6 +39,6 @@ def test_both_exports_compute_what_the_task_computes(seed: int) -> None:
     with torch.no_grad():
         assert torch.equal(session.export("a")(x), used)
         assert (small(x) - used).abs().max() <= 1e-5 * used.abs().max()
-    assert bool(report.removed) is (seed not in NOTHING)
+    assert bool(report.removed) is (seed not in NOTHING_REMOVED)
     failed = [why for reasons in report.kept.values() for why in reasons if why.startswith("without it")]
-    assert failed == []  # the comparison is a second line of defence: what is chosen is right to begin with
+    assert failed == []  # the selection is right by itself, before outputs are compared

@@ -27,17 +27,17 @@ POINTS = {folders: ("save_file", "sync", "sync_folder"), Path: ("replace", "unli
 """Calls of a save: before and after each of them a child may die."""
 
 
-def count_calls(tell: Callable[[int], None]) -> None:
-    """Let every call of `POINTS` tell its number, once before and once after it."""
+def count_calls(report: Callable[[int], None]) -> None:
+    """Report the number of every call of `POINTS`, once before and once after it."""
     calls = [0]
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             calls[0] += 1
-            tell(calls[0])
+            report(calls[0])
             value = function(*args, **kwargs)
             calls[0] += 1
-            tell(calls[0])
+            report(calls[0])
             return value
 
         return call
@@ -56,10 +56,10 @@ def child(folder: Path, at: int | None, done: int) -> None:
     if at is not None:
         count_calls(lambda number: die() if number == at else None)
 
-    def tell(_: fh.Session) -> None:
+    def report_save(_: fh.Session) -> None:
         os.write(done, b".")
 
-    learn(folder, tell)
+    learn(folder, report_save)
     os._exit(0)
 
 
@@ -85,7 +85,7 @@ def fork(folder: Path, at: int | None, delay: float) -> tuple[bool, int]:
 
 
 def kills(root: Path, count: int) -> dict[str, Any]:
-    """Kill children that train and save, at random points, and look at what each leaves for the next."""
+    """Kill children that train and save, at random points, and check what each leaves for the next."""
     draw = random.Random(0)  # noqa: S311
     expected: list[str] = []
     learn(root / "whole", lambda session: expected.append(bits(session)))

@@ -1,4 +1,4 @@
-"""500 damaged or hostile folders: only our own errors, the model as it was, nothing of the folder run."""
+"""500 damaged or hostile folders: only our own errors, an unchanged model, and no code of the folder run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------ ways to damage a folder
+# ------------------------------------------------------------------ how a folder is damaged
 def one_file(folder: Path, draw: random.Random) -> Path:
     return draw.choice(sorted(folder.iterdir()))
 
@@ -131,7 +131,7 @@ def text(folder: Path, draw: random.Random, _: Path) -> None:
     file.write_text(draw.choice(pieces), encoding="utf-8", errors="surrogatepass")
 
 
-WAYS: tuple[Callable[[Path, random.Random, Path], None], ...] = (
+DAMAGES: tuple[Callable[[Path, random.Random, Path], None], ...] = (
     flip, truncate, lengthen, remove, swap, link, edit, forge, forge, forge, text,
 )  # fmt: skip
 
@@ -193,16 +193,16 @@ def test_damaged_folders_raise_our_errors_and_change_nothing(
     for seed in range(part * COUNT // 5, (part + 1) * COUNT // 5):
         draw, folder = random.Random(seed), tmp_path / "damaged"  # noqa: S311
         shutil.copytree(saved, folder)
-        way = WAYS[seed % len(WAYS)]
-        way(folder, draw, other)
+        damage = DAMAGES[seed % len(DAMAGES)]
+        damage(folder, draw, other)
         try:
             session = fh.load(model, folder)
         except FgadahatError as error:
             kinds.add(type(error))
-            assert untouched(model, before), (seed, way.__name__)
+            assert untouched(model, before), (seed, damage.__name__)
         else:
             whole += 1
-            assert way is forge or bits(session) == right, (seed, way.__name__)
+            assert damage is forge or bits(session) == right, (seed, damage.__name__)
             session.detach()
             model = Net(classes=5)
             before = snapshot(model)
@@ -236,7 +236,7 @@ def set_at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "says"),
+    ("change", "error", "message"),
     [
         (set_at("version", value=2), NewerFormatError, "Read it with the release that wrote it"),
         (set_at("version", value=0), DamagedCheckpointError, "version: Input should be 1"),
@@ -251,11 +251,11 @@ def set_at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_what_is_wrong_is_named(
-    saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], error: type[Exception], says: str
+    saved: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], error: type[Exception], message: str
 ) -> None:
     model = Net()
     before = snapshot(model)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         fh.load(model, tampered(saved, tmp_path / "x", change))
     assert untouched(model, before)
 

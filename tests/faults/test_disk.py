@@ -1,4 +1,4 @@
-"""A disk that fills up, refuses, or is shared: the save before stays valid, and the error says what to do."""
+"""A disk that fills up, refuses, or is shared: the save before stays valid, and the error names the remedy."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_files_that_cannot_be_read(folder: Path, which: str) -> None:
 
 @posix
 def test_permissions_by_the_calls_themselves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What root cannot see by `chmod`: the system says no."""
+    """As root, `chmod` refuses nothing: here the system calls raise."""
     session, before = partly(folder)
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -126,9 +126,9 @@ def test_permissions_by_the_calls_themselves(folder: Path, monkeypatch: pytest.M
         (folders, "digest", lambda: fh.load(Net(), folder), "Look at its permissions"),
         (Path, "read_bytes", lambda: fh.load(Net(), folder), "Look at its permissions"),
     )
-    for owner, name, call, says in calls:
+    for owner, name, call, message in calls:
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, refuse)
-            with pytest.raises(CheckpointError, match=says):
+            with pytest.raises(CheckpointError, match=message):
                 call()
     assert bits(fh.load(Net(), folder)) == before

@@ -1,4 +1,4 @@
-"""What goes wrong while a task is learnt: it works, or says so by an error of ours, and nothing is half done."""
+"""Faults while a task is learnt: it works or raises an error of ours, and nothing is half done."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_memory_that_runs_out_while_importance_is_measured(
         patched.setattr(found, "compute", fail)
         with pytest.raises(type(error)) as caught, session.task("x") as task:
             train(session, task, task.protect(optimizer_of(session)))
-        assert caught.value is error  # a loop that halves its batch looks for this very class
+        assert caught.value is error  # a loop that halves its batch catches this very class
     assert count_hooks(session.model) == hooks
     session.model.eval()
     assert [m.training for m in session.model.modules()] == modes
@@ -137,7 +137,7 @@ def count_hooks(model: nn.Module) -> int:
 
 
 class Fails(fh.Callback):
-    """Raises at one of its events, once it is told to."""
+    """Raises at one of its events, once it is armed."""
 
     def __init__(self, event: str) -> None:
         self.event = event
@@ -202,7 +202,7 @@ def test_a_step_that_breaks_off_half_way(spec: str, error: BaseException) -> Non
 # ------------------------------------------------------------------ the model changes under the session
 @pytest.mark.parametrize("place", ["4", "1"])
 @pytest.mark.parametrize("when", ["between", "inside"])
-def test_a_layer_that_is_replaced_is_missed(place: str, when: str) -> None:
+def test_a_layer_that_is_replaced_is_reported(place: str, when: str) -> None:
     session = learnt()
     before = logits(session)
     old = session.model.get_submodule(place)
@@ -211,14 +211,14 @@ def test_a_layer_that_is_replaced_is_missed(place: str, when: str) -> None:
     def replace(*_: Any) -> None:
         setattr(session.model, place, new)
 
-    says = f"Layer '{place}' was replaced after attach"
+    message = f"Layer '{place}' was replaced after attach"
     if when == "between":
         replace()
         for call in (lambda: session.task("x"), lambda: session.use("first"), session.verify, session.state_dict):
-            with pytest.raises(DetachedError, match=says):
+            with pytest.raises(DetachedError, match=message):
                 call()
     else:
-        with pytest.raises(DetachedError, match=says), session.task("x") as task:
+        with pytest.raises(DetachedError, match=message), session.task("x") as task:
             train(session, task, task.protect(optimizer_of(session)), before=replace)
     setattr(session.model, place, old)
     assert_first_task_is_whole(session, before)

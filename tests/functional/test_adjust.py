@@ -11,7 +11,7 @@ PROTECTED = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
 
 
 @given(st.floats(1e-12, 1e6), st.floats(0, 1e3))
-def test_free_weight_has_exactly_one_whatever_the_intensity(alpha: float, factor: float) -> None:
+def test_a_free_weight_has_rate_exactly_1_at_any_intensity(alpha: float, factor: float) -> None:
     zero = torch.zeros(1)
     assert F.fg_adahat_rate(zero, factor, alpha).item() == 1
     assert F.adahat_rate(zero, torch.tensor(factor), alpha, 0.1).item() == 1
@@ -54,7 +54,7 @@ def test_hat_and_its_baselines(dtype: torch.dtype) -> None:
     assert ((rate[PROTECTED == 1] >= 0) & (rate[PROTECTED == 1] < 1)).all()
 
 
-def test_random_rate_is_drawn_anew_and_repeats_with_its_generator() -> None:
+def test_random_rate_differs_in_each_call_and_repeats_with_its_generator() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = [F.hat_random_rate(torch.ones(1000), generator) for _ in range(2)]
     assert not torch.equal(*draws)

@@ -20,11 +20,11 @@ def slope(embedding: Tensor, scale: float, s_max: float = 400.0, threshold: floa
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
 @given(num_batches=st.integers(2, 200), s_max=st.floats(1, 1000))
-def test_annealing_with_a_power_is_that_of_a_place_moved(power: float, num_batches: int, s_max: float) -> None:
+def test_annealing_with_a_power_raises_the_progress_to_it(power: float, num_batches: int, s_max: float) -> None:
     for batch in (1, (num_batches + 1) // 2, num_batches):
-        place = ((batch - 1) / (num_batches - 1)) ** power
+        progress = ((batch - 1) / (num_batches - 1)) ** power
         found = anneal(batch, num_batches, s_max, power)
-        assert found == pytest.approx(1 / s_max + (s_max - 1 / s_max) * place, rel=1e-12)
+        assert found == pytest.approx(1 / s_max + (s_max - 1 / s_max) * progress, rel=1e-12)
     assert anneal(1, num_batches, s_max, power) == 1 / s_max
     assert anneal(num_batches, num_batches, s_max, power) == s_max
     assert anneal(1, 1, s_max, power) == s_max

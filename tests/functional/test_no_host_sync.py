@@ -1,4 +1,4 @@
-"""A tensor on the meta device has no values: whatever reads one back fails here."""
+"""A tensor on the meta device has no values: a function that reads one back to the host fails here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_no_value_is_read_back(name: str) -> None:
     assert CALLS[name]().is_meta
 
 
-def test_the_backward_of_the_gate_reads_nothing_back_either() -> None:
+def test_the_backward_of_the_gate_reads_no_value_back() -> None:
     embedding = units().requires_grad_()
     F.annealed_gate(embedding, scalar(), 400.0, 50.0).sum().backward()
     assert embedding.grad is not None

@@ -37,7 +37,7 @@ def test_only_free_units_count() -> None:
     assert regularization([mask], [used], "cross").item() == pytest.approx(1 / 6)
 
 
-def test_cross_punishes_used_units_left_out() -> None:
+def test_cross_penalises_used_units_that_are_left_out() -> None:
     used = torch.tensor([1.0, 1.0, 0.0])
     assert regularization([torch.tensor([0.0, 0.0, 0.0])], [used], "cross").item() == 0.5
     assert regularization([torch.tensor([1.0, 1.0, 0.0])], [used], "cross").item() == 0
@@ -69,7 +69,7 @@ def test_small_layers_are_measured_too(units: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @given(layers=st.lists(layer, min_size=1, max_size=3), budget=st.floats(0, 1))
-def test_a_budget_agrees_with_the_slow_way(mode: str, layers: list[list[tuple[float, bool]]], budget: float) -> None:
+def test_a_budget_agrees_with_the_reference(mode: str, layers: list[list[tuple[float, bool]]], budget: float) -> None:
     masks = [[m for m, _ in units] for units in layers]
     used = [[float(u) for _, u in units] for units in layers]
     first, second = ([torch.tensor(v, dtype=torch.float64) for v in values] for values in (masks, used))
@@ -77,7 +77,7 @@ def test_a_budget_agrees_with_the_slow_way(mode: str, layers: list[list[tuple[fl
     assert fast.item() == pytest.approx(reference.regularization(masks, used, mode, budget), abs=1e-12)
 
 
-def test_a_budget_is_free_of_charge_in_each_layer() -> None:
+def test_units_within_the_budget_cost_nothing_in_each_layer() -> None:
     free = [torch.zeros(4), torch.zeros(4)]
     within = torch.tensor([1.0, 0.0, 0.0, 0.0], requires_grad=True)
     beyond = torch.tensor([1.0, 1.0, 1.0, 0.0], requires_grad=True)

@@ -11,7 +11,7 @@ PARAMS: dict[str, dict[str, float]] = {name: {} for name in STRATEGIES} | {
     "exponential_decrease": {"exponential_rate": 3.0},
     "log_decrease": {"log_base": 2.0},
 }
-# With I_1 = 1 and I_2 = 100, the two weights can be read off the sum after two tasks.
+# With I_1 = 1 and I_2 = 100, the sum after two tasks shows both weights.
 AFTER_TWO = {
     "add_latest": 101.0,
     "add_all": 102.0,

@@ -18,7 +18,7 @@ MASK = torch.tensor([1.0, 0.0, 1.0])
 
 
 class Host(nn.Module):
-    """Uses the layer's weight by function."""
+    """Calls F.linear with the weight of a layer, instead of the layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Host(nn.Module):
 
 
 def gated(units: int = 3) -> tuple[nn.Linear, Gate, HookSet]:
-    """Return a layer with a gate that does not act anywhere yet."""
+    """Return a layer with a gate that is not installed yet."""
     layer = nn.Linear(2, units)
     hooks = HookSet()
     gate = Gate("layer", layer.weight, units, -1, GateContext(400.0, 50.0))
@@ -44,8 +44,8 @@ def use(gate: Gate, mask: Tensor = MASK) -> None:
     gate.context.masks, gate.context.mode = {"layer": mask}, GateMode.USE
 
 
-# ------------------------------------------------------------------ which mask is in force
-def test_masks_of_the_modes() -> None:
+# ------------------------------------------------------------------ which mask applies
+def test_the_mask_in_each_mode() -> None:
     _, gate, _ = gated()
     with torch.no_grad():
         gate.embedding.copy_(torch.tensor([0.5, -0.5, 0.0]))
@@ -83,7 +83,7 @@ def test_dtype_of_an_embedding(like: torch.dtype, expected: torch.dtype) -> None
 
 
 # ------------------------------------------------------------------ where it acts
-def test_on_the_output_before_hooks_of_the_user() -> None:
+def test_on_the_output_before_the_users_hooks() -> None:
     layer, gate, hooks = gated()
     layer.register_forward_hook(lambda m, args, output: output + 1)
     plain = layer(torch.ones(2, 2))
@@ -119,7 +119,7 @@ def test_on_rows_of_parameters_while_a_host_runs() -> None:
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
-def test_rows_are_put_back_after_an_error() -> None:
+def test_parameters_are_restored_after_an_error() -> None:
     layer, gate, hooks = gated()
     host = Host(layer)
     install_fold(hooks, host, [(layer, gate)])
@@ -146,7 +146,7 @@ def test_hosts_inside_each_other() -> None:
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5)])
-def test_behind_a_norm(affine: bool, shape: tuple[int, ...]) -> None:
+def test_after_a_norm(affine: bool, shape: tuple[int, ...]) -> None:
     _, gate, hooks = gated()
     norm, x = nn.BatchNorm1d(3, affine=affine).eval(), torch.randn(shape)
     plain = norm(x)
@@ -160,7 +160,7 @@ def test_behind_a_norm(affine: bool, shape: tuple[int, ...]) -> None:
 
 
 # ------------------------------------------------------------------ copies
-def test_a_copy_has_gates_of_its_own() -> None:
+def test_a_copy_has_its_own_gates() -> None:
     layer, gate, hooks = gated()
     install_output(hooks, layer)
     install_fold(hooks, host := Host(layer), [(layer, gate)])
@@ -175,7 +175,7 @@ def test_a_copy_has_gates_of_its_own() -> None:
         assert not torch.equal(other(torch.ones(1, 2)), host(torch.ones(1, 2)))
 
 
-def test_it_follows_the_model() -> None:
+def test_the_embedding_is_cast_with_the_model() -> None:
     layer, gate, hooks = gated()
     install_output(hooks, layer)
     layer.double()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fgadahat_hooks.errors import HeadNotFoundError, TraceError, UnreachedLayerError
-from fgadahat_hooks.graph.trace import ExampleInputs, TraceRequest, gateable_layers, trace
+from fgadahat_hooks.graph.gateable import gateable_layers
+from fgadahat_hooks.graph.trace import ExampleInputs, TraceRequest, trace
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from tests.graph.tracing.odd_models import VECTOR, KeepingLinear, Vector, build
 
@@ -60,14 +61,14 @@ def test_a_function_as_example_inputs() -> None:
     assert graph_of(sequential(), lambda m: {"logits": m(torch.randn(2, 4))}).heads == ("2",)
 
 
-def test_example_inputs_that_the_model_writes_into_stay() -> None:
+def test_example_inputs_that_the_model_writes_into_do_not_change() -> None:
     model, x = build("WritesItsInput")
     before = x.clone()
     graph_of(model, x)
     assert torch.equal(x, before)
 
 
-# ------------------------------------------------------------------ the model stays as it was
+# ------------------------------------------------------------------ the model is left as it was
 class Stateful(Vector):
     steps: Tensor
 
@@ -127,7 +128,7 @@ def test_lazy_layers_are_refused() -> None:
 
 # ------------------------------------------------------------------ heads
 class Squeeze(nn.Module):
-    """A convolution is the head, and its map is pooled."""
+    """The head is a convolution, whose feature map is pooled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,7 +175,7 @@ def test_a_dense_map_as_output() -> None:
 
 
 @pytest.mark.parametrize("end", [nn.LogSoftmax(-1), nn.Softmax(-1), nn.Sigmoid(), nn.LayerNorm(3)])
-def test_no_head_says_which_layer_to_name(end: nn.Module) -> None:
+def test_an_unfound_head_names_the_last_layer(end: nn.Module) -> None:
     model = Ending(end)
     with pytest.raises(HeadNotFoundError, match=r"last layer used was 'head': .*heads\.names: \['head'\]"):
         graph_of(model, torch.randn(VECTOR))
@@ -227,7 +228,7 @@ def test_a_weight_that_is_only_used_transformed() -> None:
         graph_of(Model(), torch.ones(VECTOR))
 
 
-def test_a_layer_that_puts_out_something_else() -> None:
+def test_a_layer_whose_output_is_no_tensor() -> None:
     class Pair(KeepingLinear):
         def forward(self, x: Tensor) -> Any:
             return super().forward(x), None

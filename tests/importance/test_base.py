@@ -25,8 +25,8 @@ class Largest(Measure):
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget what a test registers."""
+def _restored_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Remove what a test registers."""
     monkeypatch.setattr(registry.measures, "_items", dict(registry.measures._items))
     yield
     Largest.name = ""

@@ -1,4 +1,4 @@
-"""The utility of continual backprop: its equations, its running means, and what it needs of the model."""
+"""The utility of continual backprop: its equations, its running means, and what it needs from the model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.importance import ConsumerView, LayerView
 from fgadahat_hooks.importance.cbp import CbpUtility
 from fgadahat_hooks.layers import LinearType
-from tests.importance.replay_scenes import data
+from tests.importance.replay_models import data
 from tests.reference.cbp import utilities
 
 SPEC = {
@@ -34,7 +34,7 @@ def sums(own: nn.Module, following: nn.Module) -> tuple[list[float], list[float]
     return following_weight.abs().sum(0).tolist(), (own_weight.abs().sum(1) + 1e-8).tolist()
 
 
-def test_second_implementation_with_and_without_a_break() -> None:
+def test_equals_the_reference_also_across_a_restart() -> None:
     own, following = nn.Linear(5, 4, dtype=torch.float64), nn.Linear(4, 3, dtype=torch.float64)
     steps = [torch.randn(6, 4, dtype=torch.float64) + 1 for _ in range(5)]
     expected = utilities([h.tolist() for h in steps], *sums(own, following), decay=0.9)
@@ -47,8 +47,8 @@ def test_second_implementation_with_and_without_a_break() -> None:
         torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
-def test_a_constant_unit_counts_nothing_in_the_end() -> None:
-    """A bias of the reader could replace it."""
+def test_the_utility_of_a_constant_unit_goes_to_0() -> None:
+    """A bias of the next layer could replace it."""
     own, following = nn.Linear(5, 4, dtype=torch.float64), nn.Linear(4, 3, dtype=torch.float64)
     measure = CbpUtility(decay=0.5)
     for _ in range(40):
@@ -60,18 +60,18 @@ def test_a_constant_unit_counts_nothing_in_the_end() -> None:
 
 
 def test_on_a_model_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Activations are measured from the running mean of the step before; the weights are those before the step."""
+    """The running mean of the step before is subtracted; the weights are those before the step."""
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
-    (x, y), seen, found = data(8), [], []
+    (x, y), activations, found = data(8), [], []
     compute = CbpUtility.compute
 
-    def see(measure: CbpUtility, shown: LayerView) -> Tensor:
+    def compute_and_record(measure: CbpUtility, shown: LayerView) -> Tensor:
         found.append(compute(measure, shown))
         return found[-1]
 
-    monkeypatch.setattr(CbpUtility, "compute", see)
+    monkeypatch.setattr(CbpUtility, "compute", compute_and_record)
     session = fh.attach(model, SPEC, x[:1])
-    handle = model[1].register_forward_hook(lambda _, __, h: seen.append(h.detach().tolist()))
+    handle = model[1].register_forward_hook(lambda _, __, h: activations.append(h.detach().tolist()))
     with session.task("a") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=1e-12, gate_lr=1.0)))
         for inputs, labels in task.batches([(x + shift, y) for shift in range(3)]):
@@ -79,7 +79,7 @@ def test_on_a_model_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
             F.cross_entropy(model(inputs), labels).backward()
             optimizer.step()
     handle.remove()
-    wanted = utilities(seen, *sums(model[0], model[2]), decay=0.8)
+    wanted = utilities(activations, *sums(model[0], model[2]), decay=0.8)
     assert len(found) == 3
     for value, expected in zip(found, wanted, strict=True):
         torch.testing.assert_close(value, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=0)

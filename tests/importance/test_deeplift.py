@@ -1,4 +1,4 @@
-"""DeepLIFT's multipliers of functions of one element, and of max pools; shapes and precisions."""
+"""DeepLIFT's multipliers of element-wise functions and max pools; shapes and precisions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from torch.nn import functional as F
 
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
 from tests.reference import deeplift as slow
-from tests.support.explained import Between, Twice, change, inputs, measured, parts, scene, sums_up
+from tests.support.plain_attribution import (
+    Between,
+    Twice,
+    assert_sums_to_score_change,
+    layer_contributions,
+    measure_layers,
+    open_plain_batch,
+    samples_and_baseline,
+    score_change,
+)
 
-# ------------------------------------------------------------------ functions of each element
-CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+# ------------------------------------------------------------------ element-wise functions
+ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(F, name)
     for name in "relu relu6 leaky_relu rrelu elu selu celu gelu silu mish hardswish hardsigmoid hardtanh hardshrink "
     "softshrink tanhshrink softsign softplus sigmoid tanh logsigmoid".split()
@@ -32,14 +41,14 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(CURVES))
+@pytest.mark.parametrize("name", sorted(ELEMENTWISE))
 def test_rescale(name: str) -> None:
-    """A multiplier is the change of the function by that of its argument, element by element."""
-    f, (x, start) = CURVES[name], inputs()
+    """A multiplier is the function's change divided by that of its argument, element by element."""
+    f, (x, start) = ELEMENTWISE[name], samples_and_baseline()
     model = Between(f)
     z, z0 = model.fc(x).detach(), model.fc(start).detach().expand(4, -1)
     expected = model.head.weight[0].detach() * (f(z) - f(z0)).detach()
-    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(layer_contributions(model, x, start), expected, rtol=1e-9, atol=1e-12)
 
 
 SPELLINGS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
@@ -48,7 +57,7 @@ SPELLINGS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "function": lambda: F.relu,
     "function in place": lambda: lambda z: F.relu(z, inplace=True),
     "function in place, by position": lambda: lambda z: F.relu(z, True),
-    "relu_, result unused": lambda: _overwritten,
+    "relu_, result unused": lambda: _result_unused,
     "by keyword": lambda: lambda z: torch.relu(input=z),
     "method": lambda: lambda z: z.relu(),
     "aten": lambda: torch.ops.aten.relu,
@@ -57,7 +66,7 @@ SPELLINGS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
 }
 
 
-def _overwritten(z: Tensor) -> Tensor:
+def _result_unused(z: Tensor) -> Tensor:
     F.relu_(z)
     return z
 
@@ -69,22 +78,22 @@ def test_spellings_of_one_function(spelling: str, name: str) -> None:
     plain = Between(nn.ReLU())
     model = Between(SPELLINGS[spelling]())
     model.load_state_dict(plain.state_dict())
-    x, _ = inputs()
-    assert torch.equal(measured(name, model, ["fc"], x)["fc"], measured(name, plain, ["fc"], x)["fc"])
+    x, _ = samples_and_baseline()
+    assert torch.equal(measure_layers(name, model, ["fc"], x)["fc"], measure_layers(name, plain, ["fc"], x)["fc"])
 
 
 def test_modules_used_twice() -> None:
-    """Each call has values of its own, as if it had a module of its own."""
-    model, (x, start) = Twice(), inputs()
+    """Each call has its own values, as if it had its own module."""
+    model, (x, start) = Twice(), samples_and_baseline()
     once = model.unrolled()
-    with scene(model, ["fc"], x) as opened:
+    with open_plain_batch(model, ["fc"], x) as opened:
         first, second = contributions(DeepliftAbs(), opened, opened.inputs(0.0, start))["fc"]
-    assert torch.equal(first, parts(once, x, start, "0"))
-    assert torch.equal(second, parts(once, x, start, "2"))
+    assert torch.equal(first, layer_contributions(once, x, start, "0"))
+    assert torch.equal(second, layer_contributions(once, x, start, "2"))
 
 
-def part_of_it(z: Tensor) -> Tensor:
-    """Change views of a tensor, which change it."""
+def change_views(z: Tensor) -> Tensor:
+    """Change a tensor through its views."""
     h = z.clone()
     h[:, :2].tanh_()
     h.view(-1, 2, 3)[:, 1].sub_(0.1).relu_()
@@ -94,10 +103,10 @@ def part_of_it(z: Tensor) -> Tensor:
 
 
 def test_parts_in_place() -> None:
-    model, (x, start) = Between(part_of_it), inputs()
+    model, (x, start) = Between(change_views), samples_and_baseline()
     z, z0 = model.fc(x).detach(), model.fc(start).detach().expand(4, -1)
-    expected = model.head.weight[0].detach() * (part_of_it(z) - part_of_it(z0))
-    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-9, atol=1e-12)
+    expected = model.head.weight[0].detach() * (change_views(z) - change_views(z0))
+    torch.testing.assert_close(layer_contributions(model, x, start), expected, rtol=1e-9, atol=1e-12)
 
 
 # ------------------------------------------------------------------ max pools
@@ -117,13 +126,13 @@ def test_max_pools_sum_up(name: str) -> None:
     shape, pool = POOLS[name]
     size = torch.Size(shape).numel()
     out = pool(torch.zeros(1, *shape)).numel()
-    model, (x, start) = Between(lambda z: pool(z.view(-1, *shape)), size, out), inputs()
-    sums_up(model, x, start)
+    model, (x, start) = Between(lambda z: pool(z.view(-1, *shape)), size, out), samples_and_baseline()
+    assert_sums_to_score_change(model, x, start)
 
 
 def test_max_pool_window() -> None:
-    model, (x, start) = Between(lambda z: F.max_pool1d(z[:, None], 6), 6, 1), inputs(8)
-    weight, found = model.head.weight[0, 0].item(), parts(model, x, start)
+    model, (x, start) = Between(lambda z: F.max_pool1d(z[:, None], 6), 6, 1), samples_and_baseline(8)
+    weight, found = model.head.weight[0, 0].item(), layer_contributions(model, x, start)
     z0 = model.fc(start).tolist()
     for z, row in zip(model.fc(x).tolist(), found.tolist(), strict=True):
         assert row == pytest.approx([weight * share for share in slow.max_pool(z, z0)])
@@ -158,59 +167,61 @@ def test_shapes(name: str, count: int) -> None:
     model = make().double()
     x = torch.randn(count, *shape, dtype=torch.float64)
     for measure in ("deeplift_abs", "deepliftshap_abs"):
-        found = measured(measure, model, layers, x)
+        found = measure_layers(measure, model, layers, x)
         for layer in layers:
             assert found[layer].shape == (len(model.get_submodule(layer).get_parameter("weight")),)
             assert bool(found[layer].isfinite().all())
     with torch.no_grad():
         plain = model.eval()
-        expected = change(plain, x)
-    torch.testing.assert_close(parts(model, x, 0.0, layers[0]).flatten(1).sum(1), expected, rtol=1e-9, atol=1e-12)
+        expected = score_change(plain, x)
+    torch.testing.assert_close(
+        layer_contributions(model, x, 0.0, layers[0]).flatten(1).sum(1), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
 def test_precisions(dtype: torch.dtype, close: float) -> None:
-    model, (x, _) = Between(F.gelu), inputs(16)
-    exact = measured("deeplift_abs", model, ["fc"], x)["fc"]
-    found = measured("deeplift_abs", model.to(dtype), ["fc"], x.to(dtype))["fc"]
+    model, (x, _) = Between(F.gelu), samples_and_baseline(16)
+    exact = measure_layers("deeplift_abs", model, ["fc"], x)["fc"]
+    found = measure_layers("deeplift_abs", model.to(dtype), ["fc"], x.to(dtype))["fc"]
     torch.testing.assert_close(found.double(), exact, rtol=close, atol=close * float(exact.max()))
 
 
-def test_dead_units_count_nothing() -> None:
-    model, (x, _) = Between(F.relu), inputs()
+def test_dead_units_have_importance_zero() -> None:
+    model, (x, _) = Between(F.relu), samples_and_baseline()
     with torch.no_grad():
         model.fc.weight[2], model.fc.bias[2] = 0, -1
         model.fc.bias[3] = -100
-    assert measured("deeplift_abs", model, ["fc"], x)["fc"][2:4].tolist() == [0, 0]
+    assert measure_layers("deeplift_abs", model, ["fc"], x)["fc"][2:4].tolist() == [0, 0]
 
 
-def test_input_at_the_baseline_counts_nothing() -> None:
-    model, (_, start) = Between(F.gelu), inputs()
-    found = measured("deeplift_abs", model, ["fc"], start.expand(3, -1), baselines=start)
+def test_input_at_the_baseline_has_importance_zero() -> None:
+    model, (_, start) = Between(F.gelu), samples_and_baseline()
+    found = measure_layers("deeplift_abs", model, ["fc"], start.expand(3, -1), baselines=start)
     assert found["fc"].tolist() == [0] * 6
 
 
-def test_small_differences_have_the_gradient() -> None:
-    """Far below `eps` a quotient of differences is rounding."""
-    model, (x, _) = Between(torch.sigmoid), inputs()
+def test_small_differences_use_the_gradient() -> None:
+    """Far below `eps` a quotient of differences is mostly rounding."""
+    model, (x, _) = Between(torch.sigmoid), samples_and_baseline()
     start = x[0] + 1e-9
-    exact = parts(model, x[:1], start, eps=1e-3)
+    exact = layer_contributions(model, x[:1], start, eps=1e-3)
     z, z0 = model.fc(x[:1]).detach(), model.fc(start).detach()
     expected = model.head.weight[0].detach() * z.sigmoid() * (1 - z.sigmoid()) * (z - z0)
     torch.testing.assert_close(exact, expected, rtol=1e-12, atol=0)
 
 
-def test_small_differences_before_a_pool_go_to_the_winner() -> None:
-    model, (x, _) = Between(lambda z: F.max_pool1d(z[:, None], 6), 6, 1), inputs()
+def test_small_differences_before_a_pool_go_to_the_maximum() -> None:
+    model, (x, _) = Between(lambda z: F.max_pool1d(z[:, None], 6), 6, 1), samples_and_baseline()
     start = x[0] + 1e-9
     z, z0 = model.fc(x[:1]).detach(), model.fc(start).detach()
-    won = F.one_hot(z.argmax(1), 6)
-    expected = won * model.head.weight[0].detach() * (z - z0)
-    torch.testing.assert_close(parts(model, x[:1], start, eps=1e-3), expected, rtol=1e-12, atol=0)
+    is_maximum = F.one_hot(z.argmax(1), 6)
+    expected = is_maximum * model.head.weight[0].detach() * (z - z0)
+    torch.testing.assert_close(layer_contributions(model, x[:1], start, eps=1e-3), expected, rtol=1e-12, atol=0)
 
 
-def test_differences_of_rounding_have_the_gradient() -> None:
-    """One unit in the last place changes a quotient by as much as it is, however far above `eps` it may be."""
+def test_differences_of_rounding_use_the_gradient() -> None:
+    """A change of one unit in the last place gives a quotient of pure rounding, however far above `eps` it is."""
     model, x = Between(torch.tanh).float(), torch.zeros(1, 5)
     nn.init.eye_(model.fc.weight)
     nn.init.ones_(model.fc.bias)
@@ -218,13 +229,13 @@ def test_differences_of_rounding_have_the_gradient() -> None:
     z, z0 = model.fc(x).detach(), model.fc(start).detach()
     assert bool((z[:, :5] != z0[:5]).all())
     expected = model.head.weight[0].detach() * (1 - z.tanh() ** 2) * (z - z0)
-    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(layer_contributions(model, x, start), expected, rtol=1e-5, atol=0)
 
 
-def test_infinite_slopes_are_not_met() -> None:
-    """The square root has none of use at 0, but a multiplier from there to 1."""
-    model, (x, _) = Between(lambda z: z.relu().sqrt()), inputs()
+def test_infinite_gradients_are_not_used() -> None:
+    """The gradient of the square root is infinite at 0, but the multiplier from 0 to 1 is finite."""
+    model, (x, _) = Between(lambda z: z.relu().sqrt()), samples_and_baseline()
     nn.init.ones_(model.fc.bias)
-    found = parts(model, 5 * x)
+    found = layer_contributions(model, 5 * x)
     assert bool((model.fc(5 * x) < 0).any())
-    torch.testing.assert_close(found.sum(1), change(model, 5 * x), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.sum(1), score_change(model, 5 * x), rtol=1e-9, atol=1e-12)

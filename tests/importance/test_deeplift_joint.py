@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.reference import deeplift as slow
-from tests.support.explained import Between, change, inputs, parts, sums_up
+from tests.support.plain_attribution import (
+    Between,
+    assert_sums_to_score_change,
+    layer_contributions,
+    samples_and_baseline,
+    score_change,
+)
 
 
 def attention(z: Tensor, **options: Any) -> Tensor:
@@ -28,7 +34,7 @@ def by_hand(z: Tensor) -> Tensor:
 
 
 class Heads(nn.Module):
-    """Torch's own attention, with one way and the other through its code."""
+    """Torch's own attention, by either of its two code paths."""
 
     def __init__(self, need_weights: bool) -> None:
         super().__init__()
@@ -77,24 +83,24 @@ def _grouped(z: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", sorted(JOINT))
 def test_interactions_sum_up(name: str) -> None:
     width, out, make = JOINT[name]
-    model, (x, start) = Between(make(), width, out), inputs()
-    sums_up(model, x, start)
-    sums_up(model, x)
+    model, (x, start) = Between(make(), width, out), samples_and_baseline()
+    assert_sums_to_score_change(model, x, start)
+    assert_sums_to_score_change(model, x)
 
 
-CURVED = {"squeeze", "product", "product in place", "quotient", "quotient in place"}
-"""Those with a function of each element besides."""
+WITH_ELEMENTWISE = {"squeeze", "product", "product in place", "quotient", "quotient in place"}
+"""Those that also contain an element-wise function."""
 
 
-@pytest.mark.parametrize("name", sorted(set(JOINT) - CURVED))
+@pytest.mark.parametrize("name", sorted(set(JOINT) - WITH_ELEMENTWISE))
 def test_interactions_by_gradient(name: str) -> None:
-    """By their gradients, as captum has it, a layer below has gradient times difference if nothing else is curved."""
+    """With gradients, as in captum, a layer gets gradient times difference if all other functions are linear."""
     width, out, make = JOINT[name]
-    model, (x, start) = Between(make(), width, out), inputs()
+    model, (x, start) = Between(make(), width, out), samples_and_baseline()
     z = model.fc(x).detach().requires_grad_()
     (slope,) = torch.autograd.grad(model.head(model.function(z.clone()).flatten(1))[:, 0].sum(), z)
     expected = slope * (z - model.fc(start)).detach()
-    torch.testing.assert_close(parts(model, x, start, interactions="gradient"), expected)
+    torch.testing.assert_close(layer_contributions(model, x, start, interactions="gradient"), expected)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +111,21 @@ def test_interactions_by_gradient(name: str) -> None:
     ],
     ids=["softmax", "layer_norm"],
 )
-def test_multipliers_written_out(
+def test_multipliers_by_the_second_implementation(
     function: Callable[[Tensor], Tensor], matrix: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
-    model, (x, start) = Between(function), inputs()
+    model, (x, start) = Between(function), samples_and_baseline()
     z, z0 = model.fc(x).detach(), model.fc(start).detach()
     weight = model.head.weight[0].detach()
     expected = torch.stack([weight @ matrix(row, z0) * (row - z0) for row in z])
-    torch.testing.assert_close(parts(model, x, start), expected, rtol=1e-8, atol=1e-11)
+    torch.testing.assert_close(layer_contributions(model, x, start), expected, rtol=1e-8, atol=1e-11)
 
 
-def test_norms_of_a_constant_baseline_stay_tame() -> None:
-    """There the reciprocal of the spread is a thousand, and a thousand times a thousand two norms further down."""
+def test_norms_of_a_constant_baseline_stay_bounded() -> None:
+    """The reciprocal standard deviation is a thousand there, and the product over two norms is a million."""
     layers = [part for _ in range(6) for part in (nn.Linear(6, 6, bias=False), nn.LayerNorm(6))]
     model = nn.Sequential(nn.Linear(5, 6, bias=False), *layers, nn.Linear(6, 3)).double()
-    x, _ = inputs()
-    found = parts(model, x, 0.0, "0")
-    torch.testing.assert_close(found.sum(1), change(model, x), rtol=1e-9, atol=1e-12)
-    assert float(found.abs().max()) < 1e3 * float(change(model, x).abs().max())
+    x, _ = samples_and_baseline()
+    found = layer_contributions(model, x, 0.0, "0")
+    torch.testing.assert_close(found.sum(1), score_change(model, x), rtol=1e-9, atol=1e-12)
+    assert float(found.abs().max()) < 1e3 * float(score_change(model, x).abs().max())

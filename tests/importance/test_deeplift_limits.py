@@ -1,4 +1,4 @@
-"""What DeepLIFT refuses, costs and leaves behind."""
+"""DeepLIFT: refusals, cost and side effects."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs
 from fgadahat_hooks.importance.attribution.deeplift_shap import DeepliftshapAbs
-from tests.support.explained import Between, Twice, inputs, measured, same, scene
+from tests.support.plain_attribution import (
+    Between,
+    Twice,
+    assert_close_by_unit,
+    measure_layers,
+    open_plain_batch,
+    samples_and_baseline,
+)
 from tests.support.snapshot import differences, snapshot
 
 
 # ------------------------------------------------------------------ refusals
 class Swish(torch.autograd.Function):
-    """A function whose inside torch does not show."""
+    """A function whose operations torch does not show to a mode."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -52,7 +59,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 def test_refused(name: str) -> None:
     function, what = REFUSED[name]
     model = Between(function, 6, 3 if name == "cosine" else None)
-    with scene(model, ["fc"], inputs()[0]) as opened:
+    with open_plain_batch(model, ["fc"], samples_and_baseline()[0]) as opened:
         for measure in (DeepliftAbs(attribute_to="layer"), DeepliftshapAbs(attribute_to="layer")):
             with pytest.raises(CapabilityError, match=what) as caught:
                 measure.check(opened)
@@ -62,9 +69,9 @@ def test_refused(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_scripts_are_refused() -> None:
-    """Torch shows nothing of what they do."""
+    """Torch does not show their operations to a mode."""
     with pytest.raises(CapabilityError, match="an operation that torch does not show"):
-        measured("deeplift_abs", Between(torch.jit.script(nn.GELU())), ["fc"], inputs()[0])
+        measure_layers("deeplift_abs", Between(torch.jit.script(nn.GELU())), ["fc"], samples_and_baseline()[0])
 
 
 def test_refusal_names_modules_and_all_functions() -> None:
@@ -74,37 +81,37 @@ def test_refusal_names_modules_and_all_functions() -> None:
 
     model = nn.Sequential(nn.Linear(5, 6), Inner(), nn.Linear(6, 6), Inner(), nn.Softmin(1), nn.Linear(6, 3)).double()
     with pytest.raises(CapabilityError) as caught:
-        measured("deeplift_abs", model, ["0"], inputs()[0])
+        measure_layers("deeplift_abs", model, ["0"], samples_and_baseline()[0])
     assert str(caught.value) == (
         "Measure 'deeplift_abs' knows no multiplier of the function `cummax` in module '1' and 1 more; the function "
         "`softmin` in module '4'. Use interactions: 'gradient' if it is a norm or an attention, or else a measure by "
         "gradients: gradient_x_activation_abs, internal_influence_abs."
     )
     with pytest.raises(CapabilityError, match="`maximum` in the model's own forward"):
-        measured("deeplift_abs", Between(REFUSED["maximum"][0]), ["fc"], inputs()[0])
+        measure_layers("deeplift_abs", Between(REFUSED["maximum"][0]), ["fc"], samples_and_baseline()[0])
 
 
-def test_functions_before_the_layers_are_free() -> None:
-    """What no layer reaches has no part in the attribution."""
+def test_functions_before_the_layers_need_no_rule() -> None:
+    """Functions that do not depend on a layer play no part in the attribution."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     model.register_forward_pre_hook(lambda _, args: (args[0].sort(1).values.cumprod(1),))
-    assert bool((measured("deeplift_abs", model, ["1"], inputs()[0])["1"] > 0).any())
+    assert bool((measure_layers("deeplift_abs", model, ["1"], samples_and_baseline()[0])["1"] > 0).any())
 
 
-def test_targets_may_choose() -> None:
-    """The class that is attributed to may depend on the logits: it is chosen on the input."""
-    from fgadahat_hooks.importance.attribution import Batch, open_scene
-    from tests.support.explained import site
+def test_targets_may_choose_a_class() -> None:
+    """The class whose logit is attributed may depend on the logits; it is chosen at the input."""
+    from fgadahat_hooks.importance.attribution import ModelCall, open_attribution_batch
+    from tests.support.plain_attribution import layer_site
 
-    model, (x, _) = Between(F.relu), inputs()
+    model, (x, _) = Between(F.relu), samples_and_baseline()
     target = lambda out: out.gather(1, out.argmax(1, keepdim=True))[:, 0]  # noqa: E731
-    with open_scene(model, {"fc": site(model, "fc")}, Batch((x,), {}, target)) as opened:
+    with open_attribution_batch(model, {"fc": layer_site(model, "fc")}, ModelCall((x,), {}, target)) as opened:
         found = DeepliftAbs(attribute_to="layer").compute(opened)
-    same(found, measured("deeplift_abs", model, ["fc"], x, model(x).argmax(1)), 1e-12)
+    assert_close_by_unit(found, measure_layers("deeplift_abs", model, ["fc"], x, model(x).argmax(1)), 1e-12)
 
 
-def test_ways_that_part() -> None:
-    class Parting(nn.Module):
+def test_different_execution_paths() -> None:
+    class Diverging(nn.Module):
         def __init__(self, more: bool) -> None:
             super().__init__()
             self.fc, self.head, self.more = nn.Linear(5, 6), nn.Linear(6, 3), more
@@ -116,18 +123,18 @@ def test_ways_that_part() -> None:
             logits: Tensor = self.head(h)
             return logits
 
-    x = inputs()[0].float()
+    x = samples_and_baseline()[0].float()
     with pytest.raises(CapabilityError, match="`gelu` follows on the input, `the end` on the baseline"):
-        measured("deeplift_abs", Parting(True), ["fc"], x)
+        measure_layers("deeplift_abs", Diverging(True), ["fc"], x)
     with pytest.raises(CapabilityError, match="only the baseline's reaches `gelu`"):
-        measured("deeplift_abs", Parting(False), ["fc"], x)
+        measure_layers("deeplift_abs", Diverging(False), ["fc"], x)
 
 
 @pytest.mark.parametrize("name", ["deeplift_abs", "deepliftshap_abs"])
 def test_integers_have_no_baseline(name: str) -> None:
     model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
     with (
-        scene(model, ["2"], torch.randint(9, (4, 2))) as opened,
+        open_plain_batch(model, ["2"], torch.randint(9, (4, 2))) as opened,
         pytest.raises(CapabilityError, match="path of inputs"),
     ):
         registry.measures.get(name)().check(opened)
@@ -150,26 +157,28 @@ def test_bad_parameters(name: str, params: dict[str, Any], message: str) -> None
 
 def test_baselines_of_another_shape() -> None:
     with pytest.raises(BadCallError, match="Expected `baselines` to be a number or a tensor of shape"):
-        measured("deepliftshap_abs", Between(F.relu), ["fc"], inputs()[0], baselines=torch.zeros(2, 4))
+        measure_layers(
+            "deepliftshap_abs", Between(F.relu), ["fc"], samples_and_baseline()[0], baselines=torch.zeros(2, 4)
+        )
 
 
-# ------------------------------------------------------------------ cost and traces
+# ------------------------------------------------------------------ cost and side effects
 @pytest.mark.parametrize(("name", "forwards", "backwards"), [("deeplift_abs", 2, 1), ("deepliftshap_abs", 6, 3)])
 def test_passes(monkeypatch: pytest.MonkeyPatch, name: str, forwards: int, backwards: int) -> None:
-    model, (x, _) = Twice(), inputs()
+    model, (x, _) = Twice(), samples_and_baseline()
     runs: list[int] = []
     grads: list[int] = []
     grad = torch.autograd.grad
     handle = model.register_forward_hook(lambda *_: runs.append(1))
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: grads.append(1) or grad(*a, **k))  # type: ignore[func-returns-value]
     params: dict[str, Any] = {"n_baselines": 3} if name == "deepliftshap_abs" else {}
-    measured(name, model, ["fc"], x, **params)
+    measure_layers(name, model, ["fc"], x, **params)
     handle.remove()
     assert (len(runs), len(grads)) == (forwards, backwards)
 
 
 class Breaking(nn.Module):
-    """Fails in its last layer, on demand."""
+    """Raises before its last layer if `broken` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,11 +197,11 @@ class Breaking(nn.Module):
 @pytest.mark.parametrize("broken", [False, True])
 @pytest.mark.parametrize("name", ["deeplift_abs", "deepliftshap_abs", "lrp_abs"])
 def test_nothing_is_left(name: str, broken: bool) -> None:
-    model, x = Breaking(), inputs()[0].float()
+    model, x = Breaking(), samples_and_baseline()[0].float()
     model.broken = broken
     before, state, data = snapshot(model), torch.get_rng_state(), x.clone()
     try:
-        measured(name, model, ["fc"], x)
+        measure_layers(name, model, ["fc"], x)
     except RuntimeError:
         assert broken
     assert differences(before, snapshot(model)) == []

@@ -1,4 +1,4 @@
-"""Feature ablation: parameters, memory, what costs nothing, and what it leaves behind."""
+"""Feature ablation: parameters, memory, units that cost nothing, and side effects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.importance.attribution import Batch, Site, open_scene
+from fgadahat_hooks.importance.attribution import ModelCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.feature_ablation import FeatureAblationAbs
 from fgadahat_hooks.importance.attribution.replay import Alter, Replay
-from tests.importance.replay_scenes import Maps, Small, Twice, data, gated_scene, scene_of
+from tests.importance.replay_models import Maps, Small, Twice, data, open_gated_batch, open_raw_batch
 from tests.reference.ablation import ablation
 from tests.support.attribution import gated
 from tests.support.snapshot import differences, snapshot
@@ -34,8 +34,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def measure(model: nn.Module, x: Tensor, y: Tensor, **params: Any) -> dict[str, Tensor]:
-    with scene_of(model, x, y) as scene:
-        return FeatureAblationAbs(attribute_to="layer", **params).compute(scene)
+    with open_raw_batch(model, x, y) as batch:
+        return FeatureAblationAbs(attribute_to="layer", **params).compute(batch)
 
 
 @pytest.mark.parametrize("make", [Small, Twice, Maps])
@@ -43,8 +43,8 @@ def test_second_implementation(make: type[nn.Module]) -> None:
     """A unit of a layer that is called twice is ablated in both calls."""
     x, y = data(3, *((2, 6, 6) if make is Maps else (5,)))
     model = make().eval()
-    with scene_of(model, x, y) as scene:
-        found, sites = FeatureAblationAbs(attribute_to="layer").compute(scene), scene.sites
+    with open_raw_batch(model, x, y) as batch:
+        found, sites = FeatureAblationAbs(attribute_to="layer").compute(batch), batch.sites
     for name, site in sites.items():
         expected = ablation(model, site.module, site.axis, list(range(site.units)), (x, y), raw=True)
         torch.testing.assert_close(found[name], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-15)
@@ -53,7 +53,7 @@ def test_second_implementation(make: type[nn.Module]) -> None:
 # -------------------------------------------------------------------- memory
 @pytest.mark.parametrize("copies", [1, 2, 3, 5, 100])
 def test_copies_obey_the_budget(rows: list[int], copies: int) -> None:
-    """After `two` of six units: two tensors of (3, 6) numbers are alive at a time."""
+    """After `two` of six units: two tensors of (3, 6) numbers exist at a time."""
     each = 2 * 3 * 6 * 8
     expected, free = measure(Small(), *data()), max(rows)
     assert free == 7
@@ -74,7 +74,7 @@ def test_copies_obey_the_number(rows: list[int]) -> None:
 
 
 class _Largest(torch.utils._python_dispatch.TorchDispatchMode):
-    """Remembers the largest tensor made."""
+    """Records the size of the largest tensor that is created."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -95,19 +95,19 @@ def test_no_tensor_is_larger_than_the_budget() -> None:
     assert 0 < largest.size <= budget
 
 
-# -------------------------------------------------------------------- what costs nothing
+# -------------------------------------------------------------------- units that cost nothing
 def test_units_at_their_baseline_are_not_run(rows: list[int]) -> None:
-    """Units that are masked off are 0 everywhere: nothing happens if they are set to 0."""
-    with gated("mlp") as world:
-        gates = {gate.name: gate for gate in world.session._attached.gates.values()}
+    """Units that are masked off are 0 everywhere: setting them to 0 changes nothing."""
+    with gated("mlp") as attached:
+        gates = {gate.name: gate for gate in attached.session._attached.gates.values()}
         first = next(iter(gates.values()))
         with torch.no_grad():
             first.embedding[2:] = -6.0
-        with gated_scene(world, "gate", [first.name]) as scene:
-            world.session._attached.gate_context.masks[first.name][2:] = 0
+        with open_gated_batch(attached, "gate", [first.name]) as batch:
+            attached.session._attached.gate_context.masks[first.name][2:] = 0
             rows.clear()
-            found = FeatureAblationAbs().compute(scene)
-    assert rows == [1, 3]  # whether parts may run; two units, and the copy with nothing ablated
+            found = FeatureAblationAbs().compute(batch)
+    assert rows == [1, 3]  # the check of the replay; two units and the copy with nothing ablated
     assert bool(found[first.name][:2].all())
     assert not found[first.name][2:].any()
 
@@ -123,7 +123,7 @@ def test_a_dead_layer_is_zero(rows: list[int]) -> None:
 
 
 def test_units_without_effect_are_exactly_zero() -> None:
-    """Rounding differs between kernels for few and many rows; a copy with nothing ablated has the same."""
+    """Kernels for few and many rows round differently; a copy with nothing ablated is rounded like the others."""
     model, (x, y) = Small().float(), data(16)
     with torch.no_grad():
         model.two.weight[:, 3] = 0
@@ -149,21 +149,21 @@ def test_a_baseline_by_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("baselines", "said"),
+    ("baselines", "message"),
     [
         ({"three": 1.0}, "no layer 'three'"),
         ({"one": torch.zeros(5)}, r"'one' has 6 units, but got shape \(5,\)"),
         (torch.zeros(2, 6), r"got shape \(2, 6\)"),
     ],
 )
-def test_baselines_that_do_not_fit(baselines: Any, said: str) -> None:
-    with pytest.raises(BadCallError, match=said):
+def test_baselines_that_do_not_fit(baselines: Any, message: str) -> None:
+    with pytest.raises(BadCallError, match=message):
         measure(Small(), *data(), baselines=baselines)
-    with scene_of(Small(), *data()) as scene, pytest.raises(BadCallError, match=said):
-        FeatureAblationAbs(attribute_to="layer", baselines=baselines).check(scene)
+    with open_raw_batch(Small(), *data()) as batch, pytest.raises(BadCallError, match=message):
+        FeatureAblationAbs(attribute_to="layer", baselines=baselines).check(batch)
 
 
-def test_all_that_is_wrong_with_parameters() -> None:
+def test_all_parameter_problems_are_reported() -> None:
     with pytest.raises(BadCallError) as error:
         FeatureAblationAbs(baselines="x", memory_mb=0, perturbations_per_eval=0)  # type: ignore[arg-type]
     for name in ("baselines", "memory_mb", "perturbations_per_eval"):
@@ -182,9 +182,9 @@ def test_precision(dtype: torch.dtype, rtol: float) -> None:
         torch.testing.assert_close(found[name].double(), value, rtol=rtol, atol=rtol * float(value.max()))
 
 
-# -------------------------------------------------------------------- what is left behind
-class Stumbles(Small):
-    """Raises from some call on."""
+# -------------------------------------------------------------------- side effects
+class RaisingModel(Small):
+    """Raises after the first `last` calls."""
 
     calls = 0
     last = 10**6
@@ -198,15 +198,15 @@ class Stumbles(Small):
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 10**6])
 def test_nothing_is_left_behind(last: int) -> None:
-    """`last` forwards succeed: the plain one, the recording, whole ones."""
-    model, (x, _) = Stumbles(), data()
-    Stumbles.calls, Stumbles.last = 0, last
+    """`last` forwards succeed: the plain one, the recorded one, full ones."""
+    model, (x, _) = RaisingModel(), data()
+    RaisingModel.calls, RaisingModel.last = 0, last
     before, random, given = snapshot(model), torch.get_rng_state(), x.clone()
     params = {"attribute_to": "layer"}
     site = Site("one", 6, model.one, -1, raw=True)
     try:
-        with open_scene(model, {"one": site}, Batch((x,), {}, lambda out: out[:, 0])) as scene:
-            FeatureAblationAbs(**params).compute(scene)  # type: ignore[arg-type]
+        with open_attribution_batch(model, {"one": site}, ModelCall((x,), {}, lambda out: out[:, 0])) as batch:
+            FeatureAblationAbs(**params).compute(batch)  # type: ignore[arg-type]
     except ArithmeticError:
         assert last < 10
     else:
@@ -217,10 +217,10 @@ def test_nothing_is_left_behind(last: int) -> None:
 
 
 def test_nothing_is_left_behind_on_an_attached_model() -> None:
-    with gated("skipnet") as world:
-        before, random = snapshot(world.model), torch.get_rng_state()
-        world.session.measure("feature_ablation_abs", world.x, world.y)
-        assert differences(before, snapshot(world.model)) == []
+    with gated("skipnet") as attached:
+        before, random = snapshot(attached.model), torch.get_rng_state()
+        attached.session.measure("feature_ablation_abs", attached.x, attached.y)
+        assert differences(before, snapshot(attached.model)) == []
         assert torch.equal(random, torch.get_rng_state())
 
 

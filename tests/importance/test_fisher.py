@@ -1,4 +1,4 @@
-"""The Fisher information by single samples: when one backward tells them apart, and when not."""
+"""Fisher information from per-sample gradients: when one backward gives them, and when not."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.importance.attribution import fisher as fisher_module
 from fgadahat_hooks.importance.attribution import fisher_gradients
 from fgadahat_hooks.importance.attribution.fisher import InputWeightFisherSum
-from fgadahat_hooks.importance.attribution.fisher_gradients import Calls
+from fgadahat_hooks.importance.attribution.fisher_gradients import LayerCalls
 from fgadahat_hooks.importance.attribution.target import label_log_likelihoods, label_scores
-from tests.importance.replay_scenes import Maps, Small, Twice, data, scene_of
+from tests.importance.replay_models import Maps, Small, Twice, data, open_raw_batch
 from tests.reference.fisher import fisher
 from tests.support.attribution import gated
 from tests.support.snapshot import differences, snapshot
@@ -35,7 +35,7 @@ class Windows(Small):
 
 
 class Tied(Small):
-    """Uses a layer's weight itself beside calling the layer; the other layer is never called."""
+    """Uses a layer's weight directly besides calling the layer; the other layer is never called."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.linear(x, self.one.weight, self.one.bias)
@@ -45,7 +45,7 @@ class Tied(Small):
 
 
 class Mixing(Small):
-    """Lets each sample see the others."""
+    """Makes each sample depend on the others."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.one(x))
@@ -54,22 +54,22 @@ class Mixing(Small):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the layers that take one backward a sample."""
     names: list[str] = []
-    real = fisher_gradients.squares_one_by_one
+    real = fisher_gradients.squared_gradients_one_by_one
 
-    def see(layers: list[Calls], scores: Tensor) -> dict[str, Tensor]:
+    def collect(layers: list[LayerCalls], scores: Tensor) -> dict[str, Tensor]:
         names.extend(layer.name for layer in layers)
         return real(layers, scores)
 
-    monkeypatch.setattr(fisher_module, "squares_one_by_one", see)
+    monkeypatch.setattr(fisher_module, "squared_gradients_one_by_one", collect)
     return names
 
 
 def measure(model: nn.Module, x: Tensor, y: Tensor, **params: Any) -> dict[str, Tensor]:
-    with scene_of(model, x, y, label_log_likelihoods) as scene:
-        return InputWeightFisherSum(**params).compute(scene)
+    with open_raw_batch(model, x, y, label_log_likelihoods) as batch:
+        return InputWeightFisherSum(**params).compute(batch)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -77,22 +77,24 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, **params: Any) -> dict[str, 
     ("make", "expected"),
     [(Small, []), (Twice, []), (Maps, []), (Windows, ["one", "two"]), (Tied, ["one", "two"])],
 )
-def test_second_implementation(make: Callable[[], nn.Module], expected: list[str], count: int, slow: list[str]) -> None:
+def test_second_implementation(
+    make: Callable[[], nn.Module], expected: list[str], count: int, one_by_one: list[str]
+) -> None:
     x, y = data(count, *((2, 6, 6) if make is Maps else (5,)))
     model = make().eval()
     found = measure(model, x, y)
-    assert count == 1 or slow == expected
+    assert count == 1 or one_by_one == expected
     for name, value in found.items():
         weight = model.get_submodule(name).get_parameter("weight")
         reference = torch.tensor(fisher(model, weight, x, y), dtype=torch.float64)
         torch.testing.assert_close(value, reference, rtol=1e-10, atol=1e-15)
 
 
-def test_samples_that_see_each_other(slow: list[str]) -> None:
+def test_samples_that_depend_on_each_other(one_by_one: list[str]) -> None:
     """Each sample's likelihood depends on all rows of the first layer, and on its own row of the second."""
     model, (x, y) = Mixing(), data()
     found = measure(model, x, y)
-    assert slow == ["one"]
+    assert one_by_one == ["one"]
     scores = label_log_likelihoods(model(x), y)
     rows = [torch.autograd.grad(s, model.one.weight, retain_graph=True)[0].square().sum(1) for s in scores]
     torch.testing.assert_close(found["one"], torch.stack(rows).mean(0), rtol=1e-12, atol=0)
@@ -100,20 +102,20 @@ def test_samples_that_see_each_other(slow: list[str]) -> None:
 
 @pytest.mark.parametrize("samples", [0, 1, 2, 100])
 def test_samples_obey_the_budget(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    real = fisher_gradients._by_sample
+    sizes: list[int] = []
+    real = fisher_gradients._per_sample_gradients
 
-    def see(module: nn.Module, weight: Tensor, parts: Any) -> Tensor:
+    def count(module: nn.Module, weight: Tensor, parts: Any) -> Tensor:
         if weight.numel() == 36:
-            seen.append(len(parts[0]))
+            sizes.append(len(parts[0]))
         return real(module, weight, parts)
 
-    monkeypatch.setattr(fisher_gradients, "_by_sample", see)
+    monkeypatch.setattr(fisher_gradients, "_per_sample_gradients", count)
     expected = measure(Small(), *data(5))
-    seen.clear()
+    sizes.clear()
     found = measure(Small(), *data(5), memory_mb=(samples + 0.5) * 36 * 8 / 2**20)
-    assert max(seen) == min(5, max(1, samples))
-    assert sum(seen) == 5
+    assert max(sizes) == min(5, max(1, samples))
+    assert sum(sizes) == 5
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=0)
 
@@ -135,7 +137,7 @@ def test_it_is_not_the_square_of_the_mean() -> None:
 
 
 def test_it_is_trained_with_the_log_likelihood() -> None:
-    """The score is the measure's own, the log-probability of the label, also in the callback."""
+    """The measure has its own score, the log-probability of the label, also in the callback."""
     output, y = torch.randn(3, 4), torch.tensor([0, 2, 3])
     assert torch.equal(InputWeightFisherSum.score(output, y), label_log_likelihoods(output, y))
     torch.testing.assert_close(-label_log_likelihoods(output, y).mean(), F.cross_entropy(output, y))
@@ -159,7 +161,7 @@ def test_training_with_it() -> None:
 
 
 def test_frozen_weights() -> None:
-    """A called layer needs its inputs and outputs alone; a weight that the model uses itself needs a gradient."""
+    """A called layer needs only its inputs and outputs; a weight that the model uses directly needs a gradient."""
     expected = measure(Small(), *data())
     model = Small()
     model.requires_grad_(False)
@@ -190,7 +192,7 @@ def test_precision(dtype: torch.dtype, rtol: float) -> None:
         torch.testing.assert_close(found[name].double(), value, rtol=rtol, atol=rtol * float(value.max()))
 
 
-class Stumbles(Small):
+class RaisingModel(Small):
     """Raises."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,22 +200,22 @@ class Stumbles(Small):
         raise ArithmeticError("the model stumbles")
 
 
-@pytest.mark.parametrize("make", [Small, Stumbles, Tied])
+@pytest.mark.parametrize("make", [Small, RaisingModel, Tied])
 def test_nothing_is_left_behind(make: Callable[[], nn.Module]) -> None:
     model, (x, y) = make(), data()
     before, random, given = snapshot(model), torch.get_rng_state(), x.clone()
     try:
         measure(model, x, y)
     except ArithmeticError:
-        assert make is Stumbles
+        assert make is RaisingModel
     assert differences(before, snapshot(model)) == []
     assert torch.equal(random, torch.get_rng_state())
     assert torch.equal(x, given)
 
 
 def test_nothing_is_left_behind_on_an_attached_model() -> None:
-    with gated("vit") as world:
-        before, random = snapshot(world.model), torch.get_rng_state()
-        world.session.measure("input_weight_fisher_sum", world.x, world.y)
-        assert differences(before, snapshot(world.model)) == []
+    with gated("vit") as attached:
+        before, random = snapshot(attached.model), torch.get_rng_state()
+        attached.session.measure("input_weight_fisher_sum", attached.x, attached.y)
+        assert differences(before, snapshot(attached.model)) == []
         assert torch.equal(random, torch.get_rng_state())

@@ -1,4 +1,4 @@
-"""Integrated gradients: several calls, memory, parameters, and what they leave behind."""
+"""Integrated gradients: several calls, memory, parameters, and side effects."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import BadCallError, CapabilityError
-from fgadahat_hooks.importance.attribution import Batch, Site, open_scene
+from fgadahat_hooks.importance.attribution import ModelCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.integrated_gradients import IntegratedGradientsAbs
 from fgadahat_hooks.importance.attribution.replay import Alter, Replay
-from tests.importance.replay_scenes import Maps, Small, Twice, data, scene_of
+from tests.importance.replay_models import Maps, Small, Twice, data, open_raw_batch
 from tests.reference.integrated import integrated
 from tests.support.attribution import gated, mean_abs
 from tests.support.snapshot import differences, snapshot
 
 
 def measure(model: nn.Module, x: Tensor, y: Tensor, **params: Any) -> dict[str, Tensor]:
-    with scene_of(model, x, y) as scene:
-        return IntegratedGradientsAbs(attribute_to="layer", **params).compute(scene)
+    with open_raw_batch(model, x, y) as batch:
+        return IntegratedGradientsAbs(attribute_to="layer", **params).compute(batch)
 
 
 @pytest.mark.parametrize("make", [Small, Twice, Maps])
@@ -28,8 +28,8 @@ def test_second_implementation(make: type[nn.Module]) -> None:
     """All calls of a layer move along the path together."""
     x, y = data(3, *((2, 6, 6) if make is Maps else (5,)))
     model = make().eval()
-    with scene_of(model, x, y) as scene:
-        found, sites = IntegratedGradientsAbs(attribute_to="layer", n_steps=6).compute(scene), scene.sites
+    with open_raw_batch(model, x, y) as batch:
+        found, sites = IntegratedGradientsAbs(attribute_to="layer", n_steps=6).compute(batch), batch.sites
     for name, site in sites.items():
         calls = [integrated(model, site.module, a, int(b), 6, raw=True) for a, b in zip(x, y, strict=True)]
         expected = mean_abs(torch.stack([torch.stack(parts) for parts in calls]), site.axis)
@@ -57,7 +57,7 @@ def test_points_obey_the_budget(memory_mb: float, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("method", ["riemann_trapezoid", "riemann_middle"])
-def test_all_rules_agree_in_the_end(method: str) -> None:
+def test_all_quadrature_rules_converge_to_the_same(method: str) -> None:
     model, (x, y) = Small(torch.tanh), data()
     expected = measure(model, x, y)
     found = measure(model, x, y, n_steps=400, method=method)
@@ -72,7 +72,7 @@ def test_baselines_of_the_inputs() -> None:
     assert not any(bool(v.any()) for v in measure(model, x, y, baselines=x).values())
 
 
-def test_all_that_is_wrong_with_parameters() -> None:
+def test_all_parameter_problems_are_reported() -> None:
     with pytest.raises(BadCallError) as error:
         IntegratedGradientsAbs(n_steps=0, baselines="x", method="simpson", memory_mb=0)  # type: ignore[arg-type]
     for name in ("n_steps", "baselines", "method", "memory_mb"):
@@ -94,13 +94,16 @@ class Tokens(nn.Module):
 def test_inputs_without_a_path() -> None:
     model, x = Tokens(), torch.tensor([1, 2])
     site = Site("table", 4, model.table, -1)
-    batch = Batch((x,), {}, lambda out: out[:, 0])
-    with open_scene(model, {"table": site}, batch) as scene, pytest.raises(CapabilityError, match="floating point"):
-        IntegratedGradientsAbs().check(scene)
+    call = ModelCall((x,), {}, lambda out: out[:, 0])
+    with (
+        open_attribution_batch(model, {"table": site}, call) as batch,
+        pytest.raises(CapabilityError, match="floating point"),
+    ):
+        IntegratedGradientsAbs().check(batch)
 
 
 class Repeats(Small):
-    """Calls its second layer as often as its input says."""
+    """Calls its second layer once or twice, depending on its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.one(x)
@@ -126,8 +129,8 @@ def test_precision(dtype: torch.dtype, rtol: float) -> None:
         torch.testing.assert_close(found[name].double(), value, rtol=rtol, atol=rtol * float(value.max()))
 
 
-class Stumbles(Small):
-    """Raises from some call on."""
+class RaisingModel(Small):
+    """Raises after the first `last` calls."""
 
     calls = 0
     last = 10**6
@@ -141,8 +144,8 @@ class Stumbles(Small):
 
 @pytest.mark.parametrize("last", [0, 1, 2, 3, 10**6])
 def test_nothing_is_left_behind(last: int) -> None:
-    model, (x, y) = Stumbles(), data()
-    Stumbles.calls, Stumbles.last = 0, last
+    model, (x, y) = RaisingModel(), data()
+    RaisingModel.calls, RaisingModel.last = 0, last
     before, random, given = snapshot(model), torch.get_rng_state(), x.clone()
     try:
         measure(model, x, y)
@@ -154,8 +157,8 @@ def test_nothing_is_left_behind(last: int) -> None:
 
 
 def test_nothing_is_left_behind_on_an_attached_model() -> None:
-    with gated("skipnet") as world:
-        before, random = snapshot(world.model), torch.get_rng_state()
-        world.session.measure("integrated_gradients_abs", world.x, world.y, n_steps=3)
-        assert differences(before, snapshot(world.model)) == []
+    with gated("skipnet") as attached:
+        before, random = snapshot(attached.model), torch.get_rng_state()
+        attached.session.measure("integrated_gradients_abs", attached.x, attached.y, n_steps=3)
+        assert differences(before, snapshot(attached.model)) == []
         assert torch.equal(random, torch.get_rng_state())

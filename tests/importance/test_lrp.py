@@ -1,4 +1,4 @@
-"""Relevance function by function, and what LRP refuses and costs."""
+"""Relevance function by function; refusals and cost of LRP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks import ImportanceCallback
 from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.importance.attribution.lrp import LrpAbs, relevances
-from tests.support.explained import Between, Twice, measured, scene
+from tests.support.plain_attribution import Between, Twice, measure_layers, open_plain_batch
 from tests.support.snapshot import differences, snapshot
 
 
@@ -29,11 +29,11 @@ def inputs(count: int = 4) -> Tensor:
 
 def relevance(model: nn.Module, x: Tensor, layer: str = "fc", epsilon: float = 1e-12) -> Tensor:
     """Return the relevance of one layer, sample by sample."""
-    with scene(model, [layer], x) as opened:
+    with open_plain_batch(model, [layer], x) as opened:
         return relevances(LrpAbs(epsilon=epsilon, attribute_to="layer"), opened)[layer][0]
 
 
-CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+ELEMENTWISE: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(F, name)
     for name in "relu relu6 leaky_relu rrelu elu selu celu gelu silu mish hardswish hardshrink softshrink tanhshrink "
     "softsign tanh".split()
@@ -46,10 +46,10 @@ CURVES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(CURVES))
-def test_curves_pass_relevance_on(name: str) -> None:
-    """What leaves 0 at 0 has the relevance of its output."""
-    model, x = between(CURVES[name]), inputs()
+@pytest.mark.parametrize("name", sorted(ELEMENTWISE))
+def test_elementwise_functions_pass_relevance_on(name: str) -> None:
+    """The argument of a function that maps 0 to 0 has the relevance of its result."""
+    model, x = between(ELEMENTWISE[name]), inputs()
     h = model.function(model.fc(x).detach())
     torch.testing.assert_close(relevance(model, x), (h * model.head.weight[0]).detach(), rtol=1e-9, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_linear_functions_conserve_relevance(name: str) -> None:
 
 
 def test_biases_absorb_relevance() -> None:
-    """A bias has its share of the sum, like a unit that is always one."""
+    """A bias gets its share of the relevance, like a unit that is always one."""
     model, x = between(lambda z: z + 1), inputs()
     h = (model.fc(x) + 1).detach()
     upper = h * model.head.weight[0].detach()
@@ -106,15 +106,15 @@ def test_epsilon_absorbs_relevance_of_small_sums() -> None:
 def test_a_sum_of_zero_has_none() -> None:
     model, x = between(F.relu), inputs()
     nn.init.zeros_(model.head.weight)
-    assert measured("lrp_abs", model, ["fc"], x)["fc"].tolist() == [0] * 6
+    assert measure_layers("lrp_abs", model, ["fc"], x)["fc"].tolist() == [0] * 6
     nn.init.zeros_(model.fc.weight)
-    assert measured("lrp_abs", model, ["fc"], x)["fc"].tolist() == [0] * 6
+    assert measure_layers("lrp_abs", model, ["fc"], x)["fc"].tolist() == [0] * 6
 
 
 def test_modules_used_twice() -> None:
     model, x = Twice(), inputs()
     once = model.unrolled()
-    with scene(model, ["fc"], x) as opened:
+    with open_plain_batch(model, ["fc"], x) as opened:
         first, second = relevances(LrpAbs(epsilon=1e-12), opened)["fc"]
     assert torch.equal(first, relevance(once, x, "0"))
     assert torch.equal(second, relevance(once, x, "2"))
@@ -124,11 +124,11 @@ def test_modules_used_twice() -> None:
 def test_precisions(dtype: torch.dtype, close: float) -> None:
     """In half precision `eps` is less than rounding: a sum of zero must not be divided by it."""
     model, x = between(F.relu), inputs(16)
-    exact = measured("lrp_abs", model, ["fc"], x)["fc"]
-    found = measured("lrp_abs", model.to(dtype), ["fc"], x.to(dtype))["fc"]
+    exact = measure_layers("lrp_abs", model, ["fc"], x)["fc"]
+    found = measure_layers("lrp_abs", model.to(dtype), ["fc"], x.to(dtype))["fc"]
     torch.testing.assert_close(found.double(), exact, rtol=close, atol=close * float(exact.max()))
     nn.init.zeros_(model.fc.weight)
-    assert measured("lrp_abs", model, ["fc"], x.to(dtype))["fc"].tolist() == [0] * 6
+    assert measure_layers("lrp_abs", model, ["fc"], x.to(dtype))["fc"].tolist() == [0] * 6
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
@@ -146,7 +146,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_refused(name: str) -> None:
     function, what = REFUSED[name]
-    with scene(between(function), ["fc"], inputs()) as opened, pytest.raises(CapabilityError, match=what) as caught:
+    with (
+        open_plain_batch(between(function), ["fc"], inputs()) as opened,
+        pytest.raises(CapabilityError, match=what) as caught,
+    ):
         LrpAbs(attribute_to="layer").check(opened)
     assert "Use gradient_x_activation_abs, deeplift_abs or conductance_abs." in str(caught.value)
 
@@ -174,7 +177,7 @@ def test_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = torch.autograd.grad
     handle = model.register_forward_hook(lambda *_: runs.append(1))
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: grads.append(1) or grad(*a, **k))  # type: ignore[func-returns-value]
-    measured("lrp_abs", model, ["fc"], x)
+    measure_layers("lrp_abs", model, ["fc"], x)
     handle.remove()
     assert (len(runs), len(grads)) == (1, 1)
 
@@ -185,6 +188,6 @@ def test_bad_parameters(epsilon: Any) -> None:
         registry.measures.get("lrp_abs")(epsilon=epsilon)
 
 
-def test_bad_rules_are_told_together() -> None:
+def test_bad_rules_are_reported_together() -> None:
     with pytest.raises(BadCallError, match=r"`rule` to be one of 'epsilon', 'gamma', .*'zplus'; expected `gamma`"):
         registry.measures.get("lrp_abs")(rule="zplus", gamma=0)

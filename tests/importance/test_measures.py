@@ -1,4 +1,4 @@
-"""All closed-form measures on one layer by hand; the loops and the record are asked in `tests/differential`."""
+"""All closed-form measures on one layer, against hand-computed values; see also `tests/differential`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgadahat_hooks.errors import BadCallError, CapabilityError
 from fgadahat_hooks.importance import Measure
 from tests.importance.views import consumer, view
 
-# Of `view()`: the sum of |W| in is 3 and 1, out 1 + 3 + 0 + 200 and 1 + 100 + 0.
+# For `view()`: the sums of incoming |W| are 3 and 1, of outgoing |W| 1 + 3 + 0 + 200 and 1 + 100 + 0.
 EXPECTED = {
     "input_weight_abs_sum": [3.0, 1.0],
     "output_weight_abs_sum": [204.0, 101.0],

@@ -1,4 +1,4 @@
-"""A part of a forward run again gives what the whole forward gives, or the whole forward is run."""
+"""Replaying a part of a forward gives the same as a full forward; where it does not, full forwards are run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.importance.attribution import AttributionMeasure, Scene
+from fgadahat_hooks.importance.attribution import AttributionBatch, AttributionMeasure
 from fgadahat_hooks.importance.attribution.feature_ablation import FeatureAblationAbs
 from fgadahat_hooks.importance.attribution.integrated_gradients import IntegratedGradientsAbs
-from fgadahat_hooks.importance.attribution.replay import Replay, Rerun, Reruns, Whole
-from fgadahat_hooks.importance.attribution.replay_check import WholeLayers, layers_to_run_whole
-from tests.importance.replay_scenes import ODD, Maps, Small, Twice, both_ways, data, scene_of
+from fgadahat_hooks.importance.attribution.replay import FullForward, LayerReruns, Replay, Rerun
+from fgadahat_hooks.importance.attribution.replay_check import FullForwardLayers, layers_needing_full_forward
+from tests.importance.replay_models import ODD_FUNCTIONS, Maps, Small, Twice, data, open_raw_batch, replayed_and_full
 
 MEASURES: dict[str, Callable[[], AttributionMeasure]] = {
     "ablation": lambda: FeatureAblationAbs(attribute_to="layer"),
@@ -25,92 +25,92 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "small": (Small, (5,)),
     "twice": (Twice, (5,)),
     "maps": (Maps, (2, 6, 6)),
-    **{name: (partial(Small, between), (5,)) for name, between in ODD.items()},
+    **{name: (partial(Small, between), (5,)) for name, between in ODD_FUNCTIONS.items()},
 }
 REPLAYED = {
     "ablation": {"small", "twice", "maps", "dropout", "no_grad"},
     "integral": {"small", "twice", "maps", "dropout"},
 }
-"""Models all of whose layers run in parts; a function with a gradient of its own cannot be recorded."""
+"""Models all of whose layers are replayed; a function with its own gradient cannot be recorded."""
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("measure", sorted(MEASURES))
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_equal_to_whole_forwards(name: str, measure: str, count: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_equal_to_full_forwards(name: str, measure: str, count: int, caplog: pytest.LogCaptureFixture) -> None:
     make, shape = MODELS[name]
-    with caplog.at_level(logging.INFO), scene_of(make().eval(), *data(count, *shape)) as scene:
-        short, whole = both_ways(MEASURES[measure], scene)
-    for layer, value in whole.items():
-        assert value.shape == (scene.sites[layer].units,)
-        torch.testing.assert_close(short[layer], value, rtol=1e-12, atol=1e-15)
-    assert any(bool(value.any()) for value in whole.values())
+    with caplog.at_level(logging.INFO), open_raw_batch(make().eval(), *data(count, *shape)) as batch:
+        replayed, full = replayed_and_full(MEASURES[measure], batch)
+    for layer, value in full.items():
+        assert value.shape == (batch.sites[layer].units,)
+        torch.testing.assert_close(replayed[layer], value, rtol=1e-12, atol=1e-15)
+    assert any(bool(value.any()) for value in full.values())
     assert (caplog.text == "") == (name in REPLAYED[measure]), caplog.text
 
 
 @pytest.mark.parametrize("measure", sorted(MEASURES))
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_which_run_in_parts(name: str, measure: str) -> None:
+def test_which_layers_are_replayed(name: str, measure: str) -> None:
     make, shape = MODELS[name]
-    with scene_of(make(), *data(3, *shape)) as scene:
-        reruns = Reruns(scene, grad=measure == "integral", whole=layers_to_run_whole(scene))
-        kinds = {layer: reruns.on(layer, type) for layer in scene.sites}
+    with open_raw_batch(make(), *data(3, *shape)) as batch:
+        reruns = LayerReruns(batch, grad=measure == "integral", full_forward=layers_needing_full_forward(batch))
+        kinds = {layer: reruns.run(layer, type) for layer in batch.sites}
     assert (set(kinds.values()) == {Replay}) == (name in REPLAYED[measure]), kinds
     if name in ("numbers", "noise"):
-        assert kinds == {"one": Whole, "two": Replay}
+        assert kinds == {"one": FullForward, "two": Replay}
 
 
 def test_a_forward_through_numpy_is_not_recorded(caplog: pytest.LogCaptureFixture) -> None:
-    """Recorded tensors have no memory of their own: what numpy reads there is anything."""
-    with caplog.at_level(logging.INFO), scene_of(Small(ODD["numpy"]), *data()) as scene:
-        whole = WholeLayers()
-        assert whole.of(scene) == {"one", "two"}
-        assert whole.of(scene) is whole.of(scene)
-        Reruns(scene, grad=False, whole=whole.of(scene))
+    """Tensors that are being recorded have no memory of their own: numpy would read arbitrary values."""
+    with caplog.at_level(logging.INFO), open_raw_batch(Small(ODD_FUNCTIONS["numpy"]), *data()) as batch:
+        full = FullForwardLayers()
+        assert full.of(batch) == {"one", "two"}
+        assert full.of(batch) is full.of(batch)
+        LayerReruns(batch, grad=False, full_forward=full.of(batch))
     assert caplog.text.count("the model calls `numpy`") == 1
 
 
-def test_reruns_that_give_something_else_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_whose_replay_differs_get_full_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = Replay.scores
-    with scene_of(Small(), *data()) as scene:
-        assert layers_to_run_whole(scene) == frozenset()
+    with open_raw_batch(Small(), *data()) as batch:
+        assert layers_needing_full_forward(batch) == frozenset()
         monkeypatch.setattr(Replay, "scores", lambda *args: scores(*args) + 1)
-        assert layers_to_run_whole(scene) == {"one", "two"}
+        assert layers_needing_full_forward(batch) == {"one", "two"}
 
 
-def test_a_score_that_looks_at_numbers() -> None:
+def test_a_score_that_depends_on_values_in_python() -> None:
     def score(output: Tensor, y: Tensor) -> Tensor:
         return output[:, 0] if float(output.detach().sum()) > 0 else output[:, 1]
 
-    with scene_of(Small(), *data(), score=score) as scene:
-        reruns = Reruns(scene, grad=False)
-        assert {reruns.on(layer, type) for layer in scene.sites} == {Whole}
+    with open_raw_batch(Small(), *data(), score=score) as batch:
+        reruns = LayerReruns(batch, grad=False)
+        assert {reruns.run(layer, type) for layer in batch.sites} == {FullForward}
 
 
-def test_why_whole_forwards_are_run_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), scene_of(Small(ODD["noise"]), *data()) as scene:
-        Reruns(scene, grad=False)
+def test_the_reason_for_full_forwards_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), open_raw_batch(Small(ODD_FUNCTIONS["noise"]), *data()) as batch:
+        LayerReruns(batch, grad=False)
     assert "layer 'one'" in caplog.text
     assert "random" in caplog.text
 
 
-def test_a_rerun_that_fails_is_done_by_whole_forwards() -> None:
+def test_a_replay_that_fails_is_redone_with_full_forwards() -> None:
     def work(rerun: Rerun) -> str:
         if isinstance(rerun, Replay):
             raise RuntimeError("no batched form")
-        return "whole"
+        return "full"
 
-    with scene_of(Small(), *data()) as scene:
-        assert Reruns(scene, grad=False).on("one", work) == "whole"
+    with open_raw_batch(Small(), *data()) as batch:
+        assert LayerReruns(batch, grad=False).run("one", work) == "full"
 
 
 def test_a_layer_without_effect() -> None:
     model = Small(lambda h: torch.zeros_like(h))
-    with scene_of(model, *data()) as scene:
+    with open_raw_batch(model, *data()) as batch:
         for make in MEASURES.values():
-            short, whole = both_ways(make, scene)
-            assert not short["one"].any()
-            assert not whole["one"].any()
+            replayed, full = replayed_and_full(make, batch)
+            assert not replayed["one"].any()
+            assert not full["one"].any()
 
 
 class Idle(Small):
@@ -123,23 +123,23 @@ class Idle(Small):
 
 @pytest.mark.parametrize("measure", sorted(MEASURES))
 def test_a_layer_that_is_not_called(measure: str) -> None:
-    with scene_of(Idle(), *data()) as scene:
-        found = MEASURES[measure]().compute(scene)
+    with open_raw_batch(Idle(), *data()) as batch:
+        found = MEASURES[measure]().compute(batch)
     assert torch.equal(found["two"].double(), torch.zeros(6, dtype=torch.float64))
     assert bool(found["one"].any())
 
 
-def test_only_what_reruns_need_is_kept() -> None:
-    with scene_of(Small(), *data()) as scene:
-        reruns = Reruns(scene, grad=False)
+def test_only_values_that_replays_need_are_kept() -> None:
+    with open_raw_batch(Small(), *data()) as batch:
+        reruns = LayerReruns(batch, grad=False)
         replay = reruns._replays["one"]
-        every = set().union(*(r._part.needed for r in reruns._replays.values()))
-    assert set(replay._tape.values) == every
-    assert not any(value.requires_grad for value in replay._tape.values.values())
+        every = set().union(*(r._segment.needed for r in reruns._replays.values()))
+    assert set(replay._recorded.values) == every
+    assert not any(value.requires_grad for value in replay._recorded.values.values())
 
 
 class OverwritesConstant(Small):
-    """Reads a constant, and later writes into it."""
+    """Reads a constant and later overwrites it."""
 
     def forward(self, x: Tensor) -> Tensor:
         factor = self.two.bias.detach().clone()
@@ -150,22 +150,22 @@ class OverwritesConstant(Small):
 
 
 def test_a_constant_that_is_overwritten_later() -> None:
-    with scene_of(OverwritesConstant(), *data()) as scene:
-        short, whole = both_ways(MEASURES["ablation"], scene)
-        assert bool(whole["one"].any())
-    for layer, value in whole.items():
-        torch.testing.assert_close(short[layer], value, rtol=1e-12, atol=1e-15)
+    with open_raw_batch(OverwritesConstant(), *data()) as batch:
+        replayed, full = replayed_and_full(MEASURES["ablation"], batch)
+        assert bool(full["one"].any())
+    for layer, value in full.items():
+        torch.testing.assert_close(replayed[layer], value, rtol=1e-12, atol=1e-15)
 
 
-def rows_at_once(scene: Scene, memory: int, grad: bool) -> int:
-    return Reruns(scene, grad=grad).on("one", lambda rerun: rerun.at_once(memory, grad=grad))
+def rows_at_once(batch: AttributionBatch, memory: int, grad: bool) -> int:
+    return LayerReruns(batch, grad=grad).run("one", lambda rerun: rerun.rows_within(memory, grad=grad))
 
 
 def test_bytes_of_a_copy() -> None:
-    """After `one`: the copy itself, relu, linear, tanh, head, the label's logit; two of (3, 6) are alive at a time."""
-    with scene_of(Small(), *data()) as scene:
+    """After `one`: the copy itself, relu, linear, tanh, head, the label's logit; two of (3, 6) exist at a time."""
+    with open_raw_batch(Small(), *data()) as batch:
         large = 3 * 6 * 8
-        assert rows_at_once(scene, 2 * large * 10, grad=False) == 10
-        assert rows_at_once(scene, 2 * large * 10 - 1, grad=False) == 9
-        assert rows_at_once(scene, 1, grad=False) == 1
-        assert rows_at_once(scene, 10 * 2 * large, grad=True) < 10
+        assert rows_at_once(batch, 2 * large * 10, grad=False) == 10
+        assert rows_at_once(batch, 2 * large * 10 - 1, grad=False) == 9
+        assert rows_at_once(batch, 1, grad=False) == 1
+        assert rows_at_once(batch, 10 * 2 * large, grad=True) < 10

@@ -1,4 +1,4 @@
-"""Small views whose measures can be told by hand."""
+"""Small views whose measures can be computed by hand."""
 
 from __future__ import annotations
 

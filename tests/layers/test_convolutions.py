@@ -1,4 +1,4 @@
-"""Where units and inputs lie in the weight of each convolution, asked of the convolution itself."""
+"""Where units and inputs lie in the weight of each convolution, found by gradients of the convolution itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES: dict[str, tuple[type[Any], int]] = {
     "ConvTranspose3d": (nn.ConvTranspose3d, 3),
 }
 SIDE = {1: 9, 2: 7, 3: 5}
-"""Places along each axis of the inputs, wide enough for any kernel drawn."""
+"""Size of each spatial axis of the inputs, large enough for any kernel drawn."""
 
 
 @st.composite
@@ -47,13 +47,13 @@ def axes_of(module: nn.Module) -> int:
 
 
 def samples(module: nn.Module, count: int, seed: int) -> Tensor:
-    places = [SIDE[axes_of(module)]] * axes_of(module)
+    spatial = [SIDE[axes_of(module)]] * axes_of(module)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, int(module.in_channels), *places, generator=generator, dtype=torch.float64)  # type: ignore[arg-type]
+    return torch.randn(count, int(module.in_channels), *spatial, generator=generator, dtype=torch.float64)  # type: ignore[arg-type]
 
 
 def reads(module: nn.Module) -> Tensor:
-    """Ask the convolution itself which inputs each unit reads: `(units, inputs)`, bool."""
+    """Find by gradients which inputs each unit reads: `(units, inputs)`, bool."""
     seen = []
     for unit in range(kind_of(module).units(module)):
         x = torch.ones_like(samples(module, 1, 0)).requires_grad_()
@@ -64,7 +64,7 @@ def reads(module: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_class_has_a_type_of_its_own(name: str) -> None:
+def test_each_class_has_its_own_type(name: str) -> None:
     cls, axes = CLASSES[name]
     kind = kind_of(cls(2, 3, 1))
     assert type(kind).__name__ == f"{name}Type"
@@ -78,7 +78,7 @@ def test_layout_agrees_with_the_convolution_itself(module: nn.Module) -> None:
     nn.init.ones_(weight)
     connected = reads(module)
     units, inputs = (torch.arange(1.0, n + 1, dtype=torch.float64) for n in connected.shape)
-    own = kind.own_view(module, units).expand(weight.shape).reshape(-1)
+    own = kind.unit_view(module, units).expand(weight.shape).reshape(-1)
     fed = kind.input_view(module, inputs).expand(weight.shape).reshape(-1)
     area = weight[0, 0].numel()
     pairs = sorted(zip(own.tolist(), fed.tolist(), strict=True))
@@ -89,23 +89,23 @@ def test_layout_agrees_with_the_convolution_itself(module: nn.Module) -> None:
 
 @settings(deadline=None, max_examples=80)
 @given(module=convolutions(), seed=st.integers(0, 99))
-def test_sums_are_those_of_a_loop(module: nn.Module, seed: int) -> None:
+def test_sums_equal_those_of_a_loop(module: nn.Module, seed: int) -> None:
     kind, weight = kind_of(module), module.get_parameter("weight")
     x = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for sums, view, count in (
-        (kind.sum_by_unit, kind.own_view, kind.units(module)),
+        (kind.sum_by_unit, kind.unit_view, kind.units(module)),
         (kind.sum_by_input, kind.input_view, kind.inputs(module)),
     ):
-        places = view(module, torch.arange(count)).expand(weight.shape).flatten().tolist()
+        indices = view(module, torch.arange(count)).expand(weight.shape).flatten().tolist()
         expected = [0.0] * count
-        for place, value in zip(places, x.flatten().tolist(), strict=True):
-            expected[place] += value
+        for index, value in zip(indices, x.flatten().tolist(), strict=True):
+            expected[index] += value
         torch.testing.assert_close(sums(module, x), torch.tensor(expected, dtype=x.dtype), rtol=1e-12, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=80)
 @given(module=convolutions(), seed=st.integers(0, 99))
-def test_switching_an_input_off_in_the_weight_is_switching_off_its_channel(module: nn.Module, seed: int) -> None:
+def test_zeroing_an_input_in_the_weight_equals_zeroing_its_channel(module: nn.Module, seed: int) -> None:
     kind, x = kind_of(module), samples(module, 2, seed)
     on = torch.randint(0, 2, (x.shape[1],), generator=torch.Generator().manual_seed(seed)).double()
     expected = module(x * on.view(-1, *[1] * axes_of(module)))
@@ -116,13 +116,13 @@ def test_switching_an_input_off_in_the_weight_is_switching_off_its_channel(modul
 
 @settings(deadline=None, max_examples=80)
 @given(module=convolutions(), seed=st.integers(0, 99))
-def test_switching_a_unit_off_in_the_weight_is_its_gate(module: nn.Module, seed: int) -> None:
+def test_zeroing_a_unit_in_the_weight_equals_its_gate(module: nn.Module, seed: int) -> None:
     kind, x = kind_of(module), samples(module, 2, seed)
     on = torch.randint(0, 2, (kind.units(module),), generator=torch.Generator().manual_seed(seed)).double()
     output = module(x)
-    expected = output * kind.gate_view(on, output)
+    expected = output * kind.output_view(on, output)
     with torch.no_grad():
-        module.get_parameter("weight").mul_(kind.own_view(module, on))
+        module.get_parameter("weight").mul_(kind.unit_view(module, on))
         if module.bias is not None:
             module.get_parameter("bias").mul_(on)
     torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)
@@ -136,20 +136,20 @@ def test_sizes_of_a_grouped_convolution(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("groups", [1, 3])
-def test_tells_its_sizes_after_it_was_cut(name: str, groups: int) -> None:
-    """Of a grouped convolution, one whole group is cut out; of another one, a unit and two inputs."""
+def test_sizes_are_updated_after_pruning(name: str, groups: int) -> None:
+    """One whole group of a grouped convolution is removed; one unit and two inputs of another one."""
     module = CLASSES[name][0](6, 9, 1, groups=groups)
     kind, weight = kind_of(module), module.get_parameter("weight")
-    lines, width = weight.shape[:2]
-    cut = (
-        weight[lines // 3 :] if groups > 1 else weight.narrow(kind.weight_axis, 1, 8).narrow(1 - kind.weight_axis, 2, 4)
+    rows, width = weight.shape[:2]
+    pruned = (
+        weight[rows // 3 :] if groups > 1 else weight.narrow(kind.weight_axis, 1, 8).narrow(1 - kind.weight_axis, 2, 4)
     )
-    module.weight = nn.Parameter(cut.detach().clone())
+    module.weight = nn.Parameter(pruned.detach().clone())
     module.bias = None
-    kind.tell_sizes(module)
+    kind.update_sizes(module)
     assert (module.out_channels, module.in_channels, module.groups) == ((6, 4, 2) if groups > 1 else (8, 4, 1))
     assert module(samples(module, 1, 0).float()).shape[1] == module.out_channels
-    kind.tell_sizes(module)
+    kind.update_sizes(module)
     assert (kind.units(module), kind.inputs(module)) == (module.out_channels, module.in_channels)
     assert width == weight.shape[1]
 
@@ -158,5 +158,5 @@ def test_tells_its_sizes_after_it_was_cut(name: str, groups: int) -> None:
 def test_gate_works_without_a_batch_axis(name: str) -> None:
     cls, axes = CLASSES[name]
     output, mask = torch.ones(2, *[3] * axes), torch.tensor([0.0, 1.0])
-    gated = output * kind_of(cls(2, 2, 1)).gate_view(mask, output)
+    gated = output * kind_of(cls(2, 2, 1)).output_view(mask, output)
     assert gated.flatten(1).sum(1).tolist() == [0.0, 3.0**axes]

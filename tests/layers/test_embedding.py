@@ -7,7 +7,7 @@ from torch import nn
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import UnsupportedLayerError
 from fgadahat_hooks.layers import EmbeddingType, layer_type_of, refusal_of
-from fgadahat_hooks.spec.patterns import match
+from fgadahat_hooks.spec.matching import match
 
 KIND, LAYER = EmbeddingType(), nn.Embedding(4, 3)
 
@@ -17,7 +17,7 @@ def test_units_are_features_and_there_are_no_inputs() -> None:
 
 
 def test_views_broadcast_over_the_weight() -> None:
-    own = KIND.own_view(LAYER, torch.tensor([1.0, 2.0, 3.0])).expand(4, 3)
+    own = KIND.unit_view(LAYER, torch.tensor([1.0, 2.0, 3.0])).expand(4, 3)
     assert own.tolist() == [[1.0, 2.0, 3.0]] * 4
     nothing = KIND.input_view(LAYER, torch.zeros(0, dtype=torch.bool))
     assert nothing.expand(4, 3).any().item() is False
@@ -29,15 +29,15 @@ def test_sums() -> None:
     assert KIND.sum_by_input(LAYER, x).shape == (0,)
 
 
-def test_gate_lies_on_the_features_of_tokens() -> None:
+def test_the_gate_multiplies_the_features_of_tokens() -> None:
     output, mask = torch.ones(4, 5, 3), torch.tensor([0.0, 1.0, 1.0])
-    assert (output * KIND.gate_view(mask, output)).sum((0, 1)).tolist() == [0.0, 20.0, 20.0]
+    assert (output * KIND.output_view(mask, output)).sum((0, 1)).tolist() == [0.0, 20.0, 20.0]
 
 
-def test_tells_its_size() -> None:
+def test_sizes_are_updated() -> None:
     layer = nn.Embedding(4, 3)
     layer.weight = nn.Parameter(torch.ones(4, 2))
-    KIND.tell_sizes(layer)
+    KIND.update_sizes(layer)
     assert layer.embedding_dim == 2
 
 
@@ -54,8 +54,10 @@ def test_a_table_that_cannot_be_protected_is_refused_with_the_reason(layer: nn.E
         fh.plan(model, {"gates": {"targets": "0"}}, torch.zeros(1, 2, dtype=torch.long))
 
 
-def test_only_a_name_or_its_own_shorthand_picks_it() -> None:
+def test_only_a_name_or_its_own_shorthand_selects_it() -> None:
     model = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 3), nn.Conv1d(3, 3, 1))
-    picked = {target: match(model, [target], [], lambda m: m is not model) for target in ("all", "all-embedding", "0")}
-    assert picked == {"all": ["1", "2"], "all-embedding": ["0"], "0": ["0"]}
+    selected = {
+        target: match(model, [target], [], lambda m: m is not model) for target in ("all", "all-embedding", "0")
+    }
+    assert selected == {"all": ["1", "2"], "all-embedding": ["0"], "0": ["0"]}
     assert match(model, ["*"], [], lambda m: m is not model) == ["0", "1", "2"]

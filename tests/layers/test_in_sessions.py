@@ -1,4 +1,4 @@
-"""Heads of other sizes, files, and exports of every layer type."""
+"""Resized heads, saved files and exports of every layer type."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.learning import learn, logits, recipe
 
 
 def attached(name: str) -> tuple[fh.Session, Tensor]:
-    """Return a session on a subject and inputs to look with."""
+    """Return a session on a subject, and inputs."""
     subject = SUBJECTS[name]
     x = subject.batch(5, seed=99)[0]
     return fh.attach(subject.model(), subject.spec, x[:1]), x
@@ -51,8 +51,8 @@ def test_a_compact_export_is_smaller_and_computes_the_same(name: str) -> None:
         _check_sizes(layer)
 
 
-def in_a_row(name: str) -> tuple[nn.Module, Tensor]:
-    """Return two layers of one kind, whole groups of the first being off in the task, and a head; and inputs."""
+def two_layers(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a model of two layers of one type and a head, and inputs for it."""
     words = torch.randint(0, 9, (2, 5))
     if name == "Embedding":
         return nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)), words
@@ -69,9 +69,9 @@ KINDS = ("Conv1d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspos
 
 
 @pytest.mark.parametrize("name", ["Embedding", "Conv1D", *KINDS, *(f"{k} {g}" for k in KINDS for g in (2, 6))])
-def test_units_that_are_off_are_cut_out(name: str) -> None:
-    """The first three units of either layer are off: of two groups the first, of six the first three."""
-    model, x = in_a_row(name)
+def test_units_with_mask_0_are_pruned(name: str) -> None:
+    """The first three units of both layers have mask 0: the first of two groups, or the first three of six."""
+    model, x = two_layers(name)
     spec = {"gates": {"targets": ["all", *(["all-embedding"] if name == "Embedding" else [])]}}
     session = fh.attach(model, spec, x)
     with session.task("birds") as task:
@@ -100,7 +100,7 @@ def _check_sizes(layer: Any) -> None:
 
 # ------------------------------------------------------------------ files
 @pytest.mark.parametrize("name", SMALL)
-def test_a_save_brings_everything_back(name: str, tmp_path: Path) -> None:
+def test_a_loaded_session_equals_the_saved_one(name: str, tmp_path: Path) -> None:
     session, x = attached(name)
     learn(session, "birds", [SUBJECTS[name].batch(seed=1)], recipe("adam"))
     session.save(tmp_path / "run")
@@ -112,9 +112,9 @@ def test_a_save_brings_everything_back(name: str, tmp_path: Path) -> None:
     assert torch.equal(logits(again, "cars", x), logits(session, "cars", x))
 
 
-# ------------------------------------------------------------------ heads of other sizes
+# ------------------------------------------------------------------ resized heads
 class Headed(nn.Module):
-    """A hidden layer, and a head of any kind over 4 features of 6 tokens."""
+    """A hidden layer and a head of any type, for 6 tokens of 4 features."""
 
     def __init__(self, head: nn.Module, *, tokens_last: bool) -> None:
         super().__init__()
@@ -134,16 +134,16 @@ def head(kind: str) -> Headed:
 
 
 def outputs(session: fh.Session, task: str, x: Tensor) -> tuple[int, int]:
-    """Return the number of outputs of a task, and what the head says of itself meanwhile."""
+    """Return a task's number of outputs, and the head's size attribute while that task is in use."""
     module: Any = session.model.get_submodule("head")
     with session.use(task), torch.no_grad():
         out = session.model(x)
-        says = module.nf if hasattr(module, "nf") else module.out_channels
-        return out.shape[2 if type(module).__name__ == "Conv1D" else 1], says
+        size = module.nf if hasattr(module, "nf") else module.out_channels
+        return out.shape[2 if type(module).__name__ == "Conv1D" else 1], size
 
 
 @pytest.mark.parametrize("kind", ["Conv1D", "Conv1d", "ConvTranspose1d"])
-def test_a_head_of_another_size_for_each_task(kind: str, tmp_path: Path) -> None:
+def test_each_task_has_a_head_of_its_own_size(kind: str, tmp_path: Path) -> None:
     x, model = torch.randn(2, 6, 4), head(kind)
     session = fh.attach(model, {"adjustment": {"mode": "hat"}}, x)
     assert session.graph.heads == ("head",)
@@ -164,7 +164,7 @@ def test_a_head_of_another_size_for_each_task(kind: str, tmp_path: Path) -> None
     assert torch.equal(fresh.model.get_parameter("head.weight"), session.model.get_parameter("head.weight"))
 
 
-def test_a_head_without_a_way_to_draw_itself_anew_is_drawn_anew() -> None:
+def test_a_head_without_reset_parameters_is_initialised_for_each_task() -> None:
     x, model = torch.randn(2, 6, 4), head("Conv1D")
     session = fh.attach(model, {"adjustment": {"mode": "hat"}}, x)
     with session.task("birds") as task:

@@ -18,11 +18,11 @@ from fgadahat_hooks.protection.heads import count_outputs
 
 
 class MyLinear(nn.Linear):
-    """A subclass that changes nothing about weights."""
+    """A subclass that does not change the weights."""
 
 
 class Namesake(nn.Module):
-    """Looks like a linear layer by name and weight, and is none."""
+    """Looks like a linear layer by name and weight, but is not one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def test_lazy_layer_is_supported_after_its_first_forward() -> None:
     assert kind.inputs(module) == 2
 
 
-def test_a_registered_class_goes_before_its_base_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_class_takes_precedence_over_its_base_class(monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(LinearType):
         module_class = MyLinear
 
@@ -86,21 +86,21 @@ def test_a_registered_class_goes_before_its_base_class(monkeypatch: pytest.Monke
     assert type(layer_type_of(nn.Linear(2, 3))) is LinearType
 
 
-def test_the_least_that_a_type_must_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes that the module tells are kept true, and a head that cannot draw itself anew is not resized."""
+def test_the_defaults_of_a_layer_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size attributes are updated, and a head without `reset_parameters` has no outputs to resize."""
 
     class Own(Namesake):
         out_features = 2
 
     class OwnType(LinearType):
         module_class = Own
-        tell_sizes = LayerType.tell_sizes
+        update_sizes = LayerType.update_sizes
 
     monkeypatch.setitem(registry.layer_types._items, "Own", OwnType)
     module = Own()
     module.weight = nn.Parameter(torch.ones(5, 2))
-    OwnType().tell_sizes(module)
+    OwnType().update_sizes(module)
     assert module.out_features == 5
-    assert OwnType().reset_of(module) is None
+    assert OwnType().reset_function(module) is None
     assert count_outputs(nn.Sequential(module), ["0"]) is None
     assert count_outputs(nn.Sequential(nn.Linear(2, 3)), ["0"]) == 3

@@ -1,4 +1,4 @@
-"""Wrong calls of the metrics of an accuracy matrix, and the words in which each is told."""
+"""Wrong calls of the metrics of an accuracy matrix, and their error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics as functions: against a slow second implementation, entries missing or not."""
+"""The functional metrics against a slow reference implementation, with and without missing entries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def close(found: Tensor, expected: Any) -> None:
 
 
 def matrices(generator: torch.Generator) -> list[Tensor]:
-    """Draw full matrices, lower triangles, the same with missing entries, and ones with their first rows alone."""
+    """Draw full matrices, lower triangles, both with missing entries, and lower triangles cut to their first rows."""
     found = []
     for tasks in range(1, 6):
         full = torch.rand(tasks, tasks, dtype=torch.float64, generator=generator)
@@ -96,7 +96,7 @@ def test_by_hand() -> None:
     assert functional.forgetting_ratio(matrix, 0.9, 0.1).item() == pytest.approx((5 / 8 + 6.5 / 8 + 4 / 8) / 3 - 1)
 
 
-def test_an_accuracy_before_learning_takes_part_in_the_best_one() -> None:
+def test_an_accuracy_before_learning_counts_in_the_best_one() -> None:
     better_before = torch.tensor([[0.9, 0.8, NAN], [0.9, 0.7, NAN], [0.9, 0.6, 0.5]], dtype=torch.float64)
     assert functional.forgetting(better_before).item() == pytest.approx(0.1)
 
@@ -109,7 +109,7 @@ def test_nothing_forgotten_is_exactly_zero() -> None:
 
 
 @pytest.mark.parametrize("name", ["backward_transfer", "forgetting", "forward_transfer", "forward_transfer_gem"])
-def test_one_task_tells_nothing_of_transfer(name: str) -> None:
+def test_transfer_needs_two_tasks(name: str) -> None:
     more = (0.1,) if "forward" in name else ()
     for matrix in (torch.tensor([[0.9]]), torch.tensor([[0.9, NAN], [NAN, NAN]])):
         assert getattr(functional, name)(matrix, *more).isnan()
@@ -228,7 +228,7 @@ BAD: list[tuple[str, Callable[[], Tensor], str]] = [
 
 
 @pytest.mark.parametrize(("call", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_wrong_call_is_told(call: Callable[[], Tensor], message: str) -> None:
+def test_a_wrong_call_is_reported(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(BadCallError) as caught:
         call()
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""The metrics of a session: how much of the network is used, and how much may still move."""
+"""The metrics of a session: units used by tasks, and network capacity."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_collection_of_all() -> None:
     assert sorted(map(len, together.compute_groups.values())) == [1, 4]
 
 
-def test_looking_changes_nothing() -> None:
+def test_updating_changes_nothing_of_the_session() -> None:
     attached = session(1)
     before = attached.state_dict(), torch.get_rng_state()
     metric = fm.FreeUnitFraction()
@@ -173,7 +173,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("make", "source", "message"), BAD)
-def test_a_wrong_call_is_told(make: Any, source: Any, message: str) -> None:
+def test_a_wrong_call_is_reported(make: Any, source: Any, message: str) -> None:
     with pytest.raises(BadCallError) as caught:
         make().update(source)
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""The metrics of an accuracy matrix as torchmetrics classes: what they count, and how they behave."""
+"""The metrics of an accuracy matrix as torchmetrics classes: counts, values and behaviour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE_RUN = [0.9, 0.8, 0.95]
 
 
 class Case(NamedTuple):
-    """A metric class, its references, and the function that it must equal."""
+    """A metric class, its reference accuracies, and the function that it must equal."""
 
     make: type[fm.MatrixMetric]
     references: dict[str, Any]
@@ -51,7 +51,7 @@ every_metric = pytest.mark.parametrize("case", CASES, ids=[f"{c.make.__name__}-{
 
 
 class Batch(NamedTuple):
-    """What `update` takes."""
+    """Arguments of `update`."""
 
     preds: Tensor
     target: Tensor
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
 
 
 def batches(generator: torch.Generator, upper: bool = False) -> list[Batch]:
-    """Draw batches of uneven sizes: all tasks so far after each task; with `upper`, later ones too."""
+    """Draw batches of uneven sizes on all tasks so far after each task; with `upper`, on later tasks too."""
     found = []
     for i, learnt in enumerate(TASKS):
         for task in TASKS if upper else TASKS[: i + 1]:
@@ -259,7 +259,7 @@ def test_a_collection_counts_once_for_all(generator: torch.Generator) -> None:
         equal(found[name], expected[name])
 
 
-def test_signs_are_told() -> None:
+def test_directions_are_declared() -> None:
     better = {case.make.__name__: case.make.higher_is_better for case in CASES}
     assert [name for name, value in better.items() if not value] == ["Forgetting", "Intransigence"]
     assert not any(case.make.is_differentiable or case.make.full_state_update for case in CASES)

@@ -1,4 +1,4 @@
-"""The figures: what is drawn is what the run holds, and pyplot never hears of it."""
+"""The figures draw the values of the run, and do not use pyplot."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("plot", "run", "words"), MISSING, ids=[case[0].__name__ for case in MISSING])
-def test_what_is_missing_is_told(plot: Any, run: Any, words: str) -> None:
+def test_missing_data_is_reported(plot: Any, run: Any, words: str) -> None:
     with pytest.raises(BadCallError, match=words):
         plot(runs.summary(*run))
 

@@ -1,4 +1,4 @@
-"""Random networks, orders of tasks and optimizers: nothing is forgotten, and the model is given back as it was."""
+"""Random networks, orders of tasks and optimizers: nothing is forgotten, and detach restores the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fgadahat_hooks.gates.task_state import TaskId
 from tests.property.random_networks import CLASSES, Step, Wired, blueprints
 from tests.support.learning import Recipe, learn, logits
 from tests.support.small_models import batch
-from tests.support.snapshot import Seen, differences, snapshot
+from tests.support.snapshot import Snapshot, differences, snapshot
 
 PROBE = batch(5, seed=99)[0]
 
@@ -65,7 +65,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe(make, draw(st.sampled_from([1e-3, 1e-2])), decay, keep=draw(st.booleans()))
 
 
-def seen_on(model: nn.Module) -> Seen:
+def seen_on(model: nn.Module) -> Snapshot:
     """Return all there is to see on a model alone."""
     return snapshot(model, global_hooks=False)
 
@@ -77,7 +77,7 @@ def network(blueprint: Blueprint, seed: int = 0) -> Wired:
 
 
 def attached(model: nn.Module, spec: Any) -> fh.Session:
-    """Attach hard HAT; a network that cannot be attached to is told so by our own error, and left out."""
+    """Attach hard HAT; a network that cannot be attached to must raise our own error, and is skipped."""
     before = seen_on(model)
     try:
         return fh.attach(model, {"adjustment": {"mode": "hat"}, **spec}, PROBE[:2])
@@ -101,7 +101,7 @@ def learn_all(session: fh.Session, tasks: Tasks, how: Recipe) -> dict[TaskId, Te
     return ended
 
 
-def shape(seen: Seen) -> Seen:
+def shape(seen: Snapshot) -> Snapshot:
     """Leave out of a snapshot what training is there to change: values, and parameters of a head of another size."""
     return {key: _kind(value) for key, value in seen.items() if not key.endswith((": out_features", ": steps"))}
 

@@ -1,4 +1,4 @@
-"""Random specs: valid ones survive every format, of the others only our own error escapes, with words."""
+"""Random specs: valid ones survive every format; all others raise our own error, with a message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEWER = settings(max_examples=TRIES // 5)
 NOTES = st.sampled_from([*'{}[]:,-"#&*!|>%@`?\t\n\\ ', "!!python/object/apply:os.abort []", "\x00", "\ufeff", "1e999"])
 
 
-def told(call: Any) -> fh.AttachSpec | None:
+def spec_or_none(call: Any) -> fh.AttachSpec | None:
     """Return what a call returns, or None if it raised our error, which has to name a problem."""
     try:
         found: fh.AttachSpec = call()
@@ -55,7 +55,7 @@ def test_a_valid_spec_survives_json_and_yaml(data: Data) -> None:
 @MORE
 @given(ANYTHING)
 def test_of_anything_else_only_our_error_escapes(data: Any) -> None:
-    spec = told(lambda: to_spec(data))
+    spec = spec_or_none(lambda: to_spec(data))
     if spec is not None:
         assert fh.load_spec(spec.model_dump()) == spec
 
@@ -80,7 +80,7 @@ def _read(data: bytes, suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"spec.{suffix}")
         file.write_bytes(data)
-        told(lambda: fh.load_spec(file))
+        spec_or_none(lambda: fh.load_spec(file))
 
 
 @FEWER

@@ -1,4 +1,4 @@
-"""No optimizer steps the model past the guard, and the guard minds its own model only."""
+"""The guard refuses every unprotected step of its own model, and of no other model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stepping(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
-def test_before_the_first_task_anybody_may_train() -> None:
+def test_before_the_first_task_any_optimizer_may_train() -> None:
     session = attached()
     before = snapshot(session.model)
     stepping(session.model).step()
@@ -92,13 +92,13 @@ def test_two_attached_models_do_not_see_each_other() -> None:
 
 
 def test_a_copy_may_be_trained() -> None:
-    """What somebody does with a copy of the model cannot change finished tasks of this one."""
+    """Training a copy of the model cannot change finished tasks of this one."""
     session = attached()
     learn(session, "a", batches(4, 3))
     stepping(copy.deepcopy(session.model)).step()
 
 
-def test_detach_takes_the_guard_away() -> None:
+def test_detach_removes_the_guard() -> None:
     gc.collect()
     attached().detach()
     count = len(_global_optimizer_pre_hooks)
@@ -109,9 +109,9 @@ def test_detach_takes_the_guard_away() -> None:
     assert len(_global_optimizer_pre_hooks) == count
 
 
-def test_a_model_thrown_away_leaves_a_guard_that_does_nothing_until_the_next_takes_it_out() -> None:
+def test_the_guard_of_a_deleted_session_does_nothing_until_the_next_one_removes_it() -> None:
     gc.collect()
-    attached().detach()  # takes out what earlier tests threw away
+    attached().detach()  # removes the guards that earlier tests left
     count = len(_global_optimizer_pre_hooks)
     session = attached()
     learn(session, "a", batches(4, 3))

@@ -1,4 +1,4 @@
-"""Optimizers whose `step` calls `super().step()`: what they add before or after it is protected too."""
+"""Optimizers whose `step` calls `super().step()`: finished tasks are protected from what they add to it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def protected(session: fh.Session) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [After, Before, Twice])
-def test_what_a_subclass_adds_to_the_step_is_protected(kind: type[SGD]) -> None:
+def test_what_a_subclass_adds_to_the_step_cannot_move_protected_weights(kind: type[SGD]) -> None:
     session, before = learnt()
     with session.task("b") as task:
         train(session, task, task.protect(make(kind)(session.parameter_groups(lr=0.1, gate_lr=0.01))), batches(4, 3))

@@ -1,4 +1,4 @@
-"""The plan: one row a gated layer, one policy a tensor, and plain words for every leak."""
+"""The plan: one row a gated layer, one policy a tensor, and a description of every leak."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_one_row_a_gated_layer(name: str) -> None:
     assert text[-1] == "Finished tasks keep their outputs bit for bit."
 
 
-def test_rows_of_resnet18_say_where_and_by_whom() -> None:
+def test_rows_of_resnet18_name_sites_and_producers() -> None:
     rows = {row.name: row for row in fh.plan(BUILDERS["resnet18"](), {}, images(1)).layers}
     assert len(rows) == 20
     assert rows["conv1"].producers == {}
@@ -86,7 +86,7 @@ def test_positions_and_users_of_weights() -> None:
     assert "on weight rows in the model" in str(plan(Functional(), {}))
 
 
-def test_leaks_are_told_in_words() -> None:
+def test_leaks_are_described() -> None:
     found = plan(Net(), {**SPECS["shared"], "adjustment": {"mode": "hat", "apply_to": "gradient"}})
     reasons = [leak.split(":")[0] for leak in found.leaks]
     assert sorted(reasons) == ["adjustment.apply_to", "heads.mode", "norms", "rest"]

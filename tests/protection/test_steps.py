@@ -1,4 +1,4 @@
-"""Around a real optimizer step: exactly once, frozen parameters at rest, embeddings within their bounds."""
+"""Around a real optimizer step: callbacks exactly once, frozen parameters unchanged, embeddings within bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X = torch.randn(2, 4, dtype=torch.float64)
 
 
 class Counter(fh.Callback):
-    """Counts the steps it is told of, and the optimizers."""
+    """Records the optimizer of each step."""
 
     def __init__(self) -> None:
         self.before: list[Optimizer] = []
@@ -113,7 +113,7 @@ def test_after_the_task_its_hooks_are_gone() -> None:
 
 # ------------------------------------------------------------------ one optimizer kept across tasks
 @pytest.mark.parametrize("kind", ["adam", "momentum"])
-def test_a_kept_optimizer_forgets_what_starts_anew_and_nothing_else(kind: str) -> None:
+def test_a_kept_optimizer_loses_the_state_of_fresh_parameters_and_no_other(kind: str) -> None:
     session, _ = attached()
     groups = session.parameter_groups(lr=0.01)
     optimizer: Optimizer = torch.optim.Adam(groups) if kind == "adam" else torch.optim.SGD(groups, momentum=0.9)
@@ -167,7 +167,7 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize("make", [sgd, torch.optim.AdamW], ids=["sgd", "adamw"])
-def test_the_rest_rests_after_the_first_task_in_an_optimizer_that_holds_it(make: Any) -> None:
+def test_frozen_parameters_stay_after_the_first_task_in_an_optimizer_that_holds_them(make: Any) -> None:
     model = Scaled()
     session, _ = attached(model)
     optimizer = make([{**g, "weight_decay": 0.1} for g in session.parameter_groups(lr=0.1)])
@@ -196,7 +196,7 @@ class Pushy(torch.optim.SGD):
                     p.add_(1.0)
 
 
-def test_an_optimizer_that_moves_a_parameter_without_gradient_is_told() -> None:
+def test_an_optimizer_that_moves_a_parameter_without_gradient_is_refused() -> None:
     model = Scaled()
     session, _ = attached(model)
     learn(session, "a", batches(4, 3))
@@ -212,7 +212,7 @@ def test_an_optimizer_that_moves_a_parameter_without_gradient_is_told() -> None:
         assert model.scale.shape == before.shape
 
 
-def test_a_closure_leaves_the_rest_at_rest() -> None:
+def test_a_closure_leaves_frozen_parameters_unchanged() -> None:
     model = Scaled()
     session, _ = attached(model)
     learn(session, "a", batches(4, 3))

@@ -22,8 +22,8 @@ def utilities(
     for number, samples in enumerate(steps):
         for i in units:
             corrected = mean[i] / (1 - decay**number) if number else 0.0
-            away = sum(abs(h[i] - corrected) for h in samples) / len(samples)
-            utility[i] = decay * utility[i] + (1 - decay) * away * outgoing[i] / incoming[i]
+            deviation = sum(abs(h[i] - corrected) for h in samples) / len(samples)
+            utility[i] = decay * utility[i] + (1 - decay) * deviation * outgoing[i] / incoming[i]
             mean[i] = decay * mean[i] + (1 - decay) * sum(h[i] for h in samples) / len(samples)
         found.append([u / (1 - decay ** (number + 1)) for u in utility])
     return found

@@ -11,7 +11,7 @@ from tests.reference.layout import rows
 def fisher(model: nn.Module, weight: Tensor, x: Tensor, y: Tensor, layer: nn.Module | None = None) -> list[float]:
     """Return for each unit the mean over samples of the summed squares of `d log p(y|x) / dW`.
 
-    A unit is a row of the weight, or what `rows` says of the layer.
+    A unit is a row of the weight, or of what `rows` returns for the layer.
     """
     total = [0.0] * len(weight if layer is None else rows(layer, weight))
     for sample, label in zip(x, y.tolist(), strict=True):

@@ -11,7 +11,7 @@ def sigmoid(z: float) -> float:
 
 
 def sigmoid_slope(z: float) -> float:
-    """Return its derivative, without cancellation."""
+    """Return the derivative of `sigmoid`, without cancellation."""
     return sigmoid(z) * sigmoid(-z)
 
 

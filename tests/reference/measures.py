@@ -12,7 +12,7 @@ Nested = Any
 
 @dataclass
 class Reader:
-    """A layer that reads the units: pairs say which unit reaches which of its input features."""
+    """A layer that reads the units: `pairs` lists which unit reaches which of its input features."""
 
     weight: Nested
     gradient: Nested
@@ -43,12 +43,12 @@ def inputs_of(layer: Layer | Reader, what: str) -> Nested:
 
 
 def s_in(layer: Layer, what: str, f: Callable[[float], float]) -> list[float]:
-    """Return the sum of f over everything that feeds each unit."""
+    """Return the sum of f over all weights into each unit."""
     return [sum(f(x) for x in numbers(row)) for row in inputs_of(layer, what)]
 
 
 def s_out(layer: Layer, what: str, f: Callable[[float], float]) -> list[float]:
-    """Return the sum of f over everything that reads each unit, in all readers."""
+    """Return the sum of f over all weights that read each unit, in all readers."""
     totals = [0.0] * len(layer.weight)
     for reader in layer.readers:
         rows = inputs_of(reader, what)

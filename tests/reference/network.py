@@ -14,7 +14,7 @@ Parameters = dict[str, Matrix]
 
 @dataclass
 class Pass:
-    """What one forward left: per layer `[sample][unit]` before the gate and after the ReLU, and the masks."""
+    """The values of one forward: per layer `[sample][unit]` before the gate and after the ReLU, and the masks."""
 
     inputs: Matrix
     before: list[Matrix]
@@ -25,7 +25,7 @@ class Pass:
 
 @dataclass
 class Gates:
-    """The scale of a batch, and what bounds it."""
+    """The scale of a batch, and its bounds."""
 
     scale: float
     s_max: float
@@ -72,34 +72,36 @@ def weight_gradient(upper: Matrix, lower: Matrix) -> tuple[Matrix, Matrix]:
     return weight, [[sum(upper[s][i] for s in samples) for i in range(units)]]
 
 
-def through(upper: Matrix, weight: Matrix) -> Matrix:
+def input_gradient(upper: Matrix, weight: Matrix) -> Matrix:
     """Return the gradient of a layer's input."""
     columns = range(len(weight[0]))
     return [[sum(row[i] * weight[i][j] for i in range(len(weight))) for j in columns] for row in upper]
 
 
-def backward(p: Parameters, depth: int, run: Pass, top: Matrix, pull: Matrix, gates: Gates) -> Parameters:
+def backward(
+    p: Parameters, depth: int, run: Pass, logits_gradient: Matrix, regularizer_gradient: Matrix, gates: Gates
+) -> Parameters:
     """Return the gradients of all parameters, those of the embeddings compensated.
 
     Args:
         p: The parameters.
         depth: Number of gated layers.
         run: The forward.
-        top: Gradient of the logits.
-        pull: Gradient of the regularizer with respect to each mask, times its factor.
+        logits_gradient: Gradient of the loss with respect to the logits.
+        regularizer_gradient: Gradient of the regularizer with respect to each mask, times its factor.
         gates: The scale and its bounds.
     """
     grads: Parameters = {}
-    grads["W"], grads["b"] = weight_gradient(top, run.after[-1])
-    up = through(top, p["W"])
+    grads["W"], grads["b"] = weight_gradient(logits_gradient, run.after[-1])
+    up = input_gradient(logits_gradient, p["W"])
     for i in reversed(range(depth)):
         z, h, mask = run.before[i], run.after[i], run.masks[i]
         samples, units = range(len(z)), range(len(mask))
         gated = [[up[s][k] if h[s][k] > 0 else 0.0 for k in units] for s in samples]
-        of_mask = [sum(gated[s][k] * z[s][k] for s in samples) + pull[i][k] for k in units]
+        mask_gradient = [sum(gated[s][k] * z[s][k] for s in samples) + regularizer_gradient[i][k] for k in units]
         slopes = [compensated_slope(e, gates.scale, gates.s_max, gates.threshold) for e in p[f"e{i}"][0]]
-        grads[f"e{i}"] = [[q * slope for q, slope in zip(of_mask, slopes, strict=True)]]
-        of_output = [[gated[s][k] * mask[k] for k in units] for s in samples]
-        grads[f"W{i}"], grads[f"b{i}"] = weight_gradient(of_output, run.after[i - 1] if i else run.inputs)
-        up = through(of_output, p[f"W{i}"])
+        grads[f"e{i}"] = [[q * slope for q, slope in zip(mask_gradient, slopes, strict=True)]]
+        output_gradient = [[gated[s][k] * mask[k] for k in units] for s in samples]
+        grads[f"W{i}"], grads[f"b{i}"] = weight_gradient(output_gradient, run.after[i - 1] if i else run.inputs)
+        up = input_gradient(output_gradient, p[f"W{i}"])
     return grads

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Options:
-    """Numbers of an optimizer; those that a rule does not know are not used."""
+    """Hyperparameters of an optimizer; a rule ignores those it does not have."""
 
     lr: float
     weight_decay: float = 0.0
@@ -21,7 +21,7 @@ class Options:
 
 
 State = dict[str, float]
-"""What an optimizer remembers of one number."""
+"""The state of an optimizer for one number."""
 
 
 def sgd(p: float, g: float, state: State, o: Options) -> float:

@@ -1,4 +1,4 @@
-"""Every adjustment rate, weight by weight, from the printed equations (the `r / (x + r)` forms where they are)."""
+"""Every adjustment rate, weight by weight, from the equations as printed (in the `r / (x + r)` form where given)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Units:
-    """What is known of each unit of a layer when a task runs."""
+    """The values of each unit of a layer during a task."""
 
     importance: list[float]
     cumulative: list[float]
@@ -16,7 +16,7 @@ class Units:
 
 @dataclass
 class Settings:
-    """Numbers of the equations."""
+    """Parameters of the equations."""
 
     mode: str
     alpha: float
@@ -31,7 +31,7 @@ class Settings:
 
 
 def combine(own: float, other: float | None, aggregation: str) -> float:
-    """Return one weight's value from its two units'; the own unit's alone where there is no other."""
+    """Return a weight's value from those of its two units, or the own unit's value if there is no other."""
     if other is None:
         return own
     if aggregation == "min":

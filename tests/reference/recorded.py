@@ -1,4 +1,4 @@
-"""The recorded numbers of the published code in `tests/fixtures`, by the names their README gives."""
+"""The recorded numbers of the published code in `tests/fixtures`, by the names in their README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network on which the recorded measures were taken, as a module."""
+"""The network for which the measures were recorded, as a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nine strategies by the weight of each task in the closed form, exact where it can be."""
+"""The nine strategies by the weight of each task in the closed form, exact where possible."""
 
 from __future__ import annotations
 

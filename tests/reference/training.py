@@ -13,7 +13,7 @@ from tests.reference.scale import min_max
 
 @dataclass
 class Choices:
-    """All that is chosen for one run."""
+    """The settings of one run."""
 
     mode: str = "fg_adahat"
     alpha: float = 1e-3
@@ -43,10 +43,10 @@ class Choices:
 
 
 class Learner:
-    """Trains task after task; the caller gives each task its embeddings and its head."""
+    """Trains task after task; the caller provides each task's embeddings and head."""
 
     def __init__(self, choices: Choices, parameters: Parameters) -> None:
-        """Take the parameters; the number of embeddings tells the number of gated layers."""
+        """Take the parameters; there is one gated layer for each embedding."""
         self.choices = choices
         self.parameters = parameters
         self.depth = sum(name.startswith("e") for name in parameters)
@@ -69,14 +69,14 @@ class Learner:
 
     @property
     def cumulative(self) -> Matrix:
-        """Return which units any finished task uses."""
+        """Return 1 for each unit that a finished task uses, else 0."""
         return [[float(count > 0) for count in layer] for layer in self.summative]
 
     # ------------------------------------------------------------ a task
     def begin(self, fresh: Parameters) -> None:
-        """Start a task with its own parameters, an optimizer that knows nothing, and no importance."""
+        """Start a task with its own parameters, an optimizer without state, and no importance."""
         self.parameters.update(fresh)
-        self.memory: dict[str, optimizers.State] = {}
+        self.optimizer_state: dict[str, optimizers.State] = {}
         self.total: Matrix = [[0.0] * len(units) for units in self._units()]
         self.steps = self.measured = 0
         self.scale = self.choices.s_max
@@ -86,10 +86,10 @@ class Learner:
         c = self.choices
         self.scale = scale
         run = network.forward(self.parameters, self.depth, x, scale)
-        loss, top = network.cross_entropy(run.logits, y)
+        loss, logits_gradient = network.cross_entropy(run.logits, y)
         regularizer = c.factor * sparsity.regularization(run.masks, self.cumulative, c.regularization)
         gates = network.Gates(scale, c.s_max, c.threshold)
-        grads = network.backward(self.parameters, self.depth, run, top, self._pull(), gates)
+        grads = network.backward(self.parameters, self.depth, run, logits_gradient, self._regularizer_gradient(), gates)
         rate = self.rates(run.masks)
         if c.gradient == "raw":
             self._measure(run, grads)
@@ -98,7 +98,7 @@ class Learner:
                 grads[name] = times(rate[name], grads[name])
         if c.gradient == "adjusted":
             self._measure(run, grads)
-        self._move(grads, rate if c.apply_to == "update" else {})
+        self._update(grads, rate if c.apply_to == "update" else {})
         return loss, regularizer
 
     def end(self) -> None:
@@ -116,18 +116,18 @@ class Learner:
         ]
 
     # ------------------------------------------------------------ parts of a step
-    def _pull(self) -> Matrix:
-        """Return the derivative of the regularizer by each mask, times its factor."""
+    def _regularizer_gradient(self) -> Matrix:
+        """Return the derivative of the regularizer with respect to each mask, times its factor."""
         c, cumulative = self.choices, self.cumulative
         free = sum(1 - m for layer in cumulative for m in layer)
         used = sum(m for layer in cumulative for m in layer)
-        pull = [[(1 - m) / free if free else 0.0 for m in layer] for layer in cumulative]
+        gradient = [[(1 - m) / free if free else 0.0 for m in layer] for layer in cumulative]
         if c.regularization == "cross":
-            pull = [
-                [(p - (m / used if used else 0.0)) / 2 for p, m in zip(a, b, strict=True)]
-                for a, b in zip(pull, cumulative, strict=True)
+            gradient = [
+                [(g - (m / used if used else 0.0)) / 2 for g, m in zip(a, b, strict=True)]
+                for a, b in zip(gradient, cumulative, strict=True)
             ]
-        return [[c.factor * p for p in layer] for layer in pull]
+        return [[c.factor * g for g in layer] for layer in gradient]
 
     def rates(self, masks: Matrix) -> dict[str, Matrix]:
         """Return the rate of every weight and bias of the gated layers."""
@@ -173,8 +173,8 @@ class Learner:
                 scaled = [a * m for a, m in zip(scaled, run.masks[i], strict=True)]
             self.total[i] = [a + b for a, b in zip(self.total[i], scaled, strict=True)]
 
-    def _move(self, grads: Parameters, rate: dict[str, Matrix]) -> None:
-        """Make the optimizer's step, let each weight go its rate's share of it, and bound the embeddings."""
+    def _update(self, grads: Parameters, rate: dict[str, Matrix]) -> None:
+        """Make the optimizer's step, scale each weight's update by its rate, and clamp the embeddings."""
         c = self.choices
         for name, matrix in self.parameters.items():
             is_gate = name.startswith("e")
@@ -182,8 +182,8 @@ class Learner:
             options.weight_decay = 0.0 if is_gate else c.options.weight_decay
             for i, row in enumerate(matrix):
                 for k, old in enumerate(row):
-                    memory = self.memory.setdefault(f"{name}[{i}][{k}]", {})
-                    new = optimizers.RULES[c.optimizer](old, grads[name][i][k], memory, options)
+                    state = self.optimizer_state.setdefault(f"{name}[{i}][{k}]", {})
+                    new = optimizers.RULES[c.optimizer](old, grads[name][i][k], state, options)
                     share = rate[name][i][k] if name in rate else 1.0
                     row[k] = old + share * (new - old)
                     if is_gate:

@@ -1,4 +1,4 @@
-"""HTML read strictly: what is open is closed, in order."""
+"""A strict HTML parser for tests: every element is closed, in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 PLACES = {"td", "th", "dt", "dd", "text", "title", "li"}
-"""What stands apart from what follows it."""
+"""Elements whose text is separated from the text after them."""
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
 
@@ -22,7 +22,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """All elements of a page, in their order; fails on anything that is not closed as it was opened."""
+    """All elements of a page in document order; fails on elements that are not closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""The report in a real browser: silent, alone, readable on a phone, in the dark and by keyboard."""
+"""The report in a browser: no messages, no requests, usable on phones, in dark mode and by keyboard."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, files: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Open a report, light and on a desk; hold all that it says and asks for."""
+    """Open a report in the light scheme on a wide window; record its console messages and requests."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    page.said, page.asked = [], []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.messages, page.requested = [], []
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
+    page.on("request", lambda request: page.requested.append(request.url))
     page.goto(files[getattr(request, "param", "small")].as_uri())
     yield page
     page.close()
@@ -54,8 +54,8 @@ def opened(browser: Any, files: dict[str, Path], request: pytest.FixtureRequest)
 
 @pytest.mark.parametrize("opened", RUNS, indirect=True)
 def test_it_is_silent_and_asks_for_nothing(opened: Any) -> None:
-    assert opened.said == []
-    assert [url for url in opened.asked if url != opened.url and url != "data:,"] == []
+    assert opened.messages == []
+    assert [url for url in opened.requested if url != opened.url and url != "data:,"] == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1200])

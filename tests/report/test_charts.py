@@ -1,4 +1,4 @@
-"""The pictures: what is drawn is what is there."""
+"""The charts draw the values they are given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fgadahat_hooks.report.heat_map import MAX_CELLS, MAX_COLUMNS, HeatMap
 from fgadahat_hooks.report.histogram import BINS, histogram
-from fgadahat_hooks.report.line_chart import HEIGHT, Series, line_chart, place
+from fgadahat_hooks.report.line_chart import HEIGHT, Series, line_chart, x_percent
 from fgadahat_hooks.report.pairs_chart import pairs_chart
 from fgadahat_hooks.report.svg import element, picture
 from fgadahat_hooks.summary.accuracy_summary import AccuracySummary
@@ -62,7 +62,7 @@ def test_there_are_few_numbers_below(count: int) -> None:
     assert numbers[0] == "1"
     assert len(numbers) <= 10
     assert len(drawn(found, "circle")) == (count if count <= 40 else 0)
-    assert 0 <= place(0, count) <= place(count - 1, count) <= 100
+    assert 0 <= x_percent(0, count) <= x_percent(count - 1, count) <= 100
 
 
 # ------------------------------------------------------------------ pairs

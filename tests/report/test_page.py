@@ -159,7 +159,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize(("name", "section"), [(name, s) for name, found in MISSING.items() for s in found])
-def test_what_is_missing_is_said(name: str, section: str) -> None:
+def test_missing_data_is_reported(name: str, section: str) -> None:
     assert MISSING[name][section] in Page(html(name)).section(section)
 
 

@@ -1,4 +1,4 @@
-"""The colours: ordered by lightness, and with text that can be read on each of them."""
+"""The colours are ordered by lightness, and text on each is readable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT = ("ink", "soft", "accent", "second", "good", "bad")
 GROUNDS = ("ground", "paper", "inset")
 READABLE = 4.5
 SEEN = 3.0
-"""What WCAG asks of text, and of parts of pictures."""
+"""Minimum contrast by WCAG for text, and for parts of pictures."""
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])

@@ -1,4 +1,4 @@
-"""The file: whole or not there."""
+"""The report file is written atomically."""
 
 from __future__ import annotations
 

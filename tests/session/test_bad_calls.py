@@ -1,4 +1,4 @@
-"""Every wrong call of the table is told in its words, and nothing is changed by it."""
+"""Every wrong call of the table raises the error in the table, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.support.small import snapshot
 
 
 def everything(w: World) -> dict[str, Any]:
-    """Note all that a call could change: tensors, modes, hooks, attributes, tasks."""
+    """Record all that a call could change: tensors, modes, hooks, attributes, tasks."""
     modules = dict(w.model.named_modules())
-    noted: dict[str, Any] = {
+    recorded: dict[str, Any] = {
         "tensors": snapshot(w.model),
         "identities": {n: id(p) for n, p in w.model.named_parameters()},
         "requires_grad": {n: p.requires_grad for n, p in w.model.named_parameters()},
@@ -25,10 +25,10 @@ def everything(w: World) -> dict[str, Any]:
         "hooks": {n: hooks(m) for n, m in modules.items()},
     }
     if w.session is not None:
-        noted["tasks"] = w.session.tasks
-        noted["masks"] = {t: w.session.masks(t) for t in w.session.tasks}
-        noted["running"] = repr(w.task)
-    return noted
+        recorded["tasks"] = w.session.tasks
+        recorded["masks"] = {t: w.session.masks(t) for t in w.session.tasks}
+        recorded["running"] = repr(w.task)
+    return recorded
 
 
 def hooks(module: nn.Module) -> int:
@@ -36,7 +36,7 @@ def hooks(module: nn.Module) -> int:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Compare notes, tensors bit for bit."""
+    """Compare records, tensors bit for bit."""
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, torch.Tensor):
@@ -56,11 +56,11 @@ def test_call(case: CallCase) -> None:
     assert [name for name in before if not same(before[name], after[name])] == []
 
 
-def test_the_table_is_long_and_without_twins() -> None:
+def test_the_table_is_long_and_has_no_duplicates() -> None:
     names = [case.name for case in CALLS]
     assert len(names) == len(set(names)) >= 60
 
 
-def test_every_message_is_whole_sentences() -> None:
+def test_every_message_ends_as_a_sentence() -> None:
     for case in CALLS:
         assert case.message.rstrip()[-1] in ".?)", case.name

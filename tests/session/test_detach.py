@@ -1,4 +1,4 @@
-"""It is still your model: attach and detach leave nothing behind, whatever goes wrong between."""
+"""The model stays the user's: attach and detach leave nothing behind, whatever goes wrong in between."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ USED_IN = {
     "install_norm": "fgadahat_hooks.gates.install",
     "install_output": "fgadahat_hooks.gates.install",
 }
-"""What `attach` calls, and the module that calls it."""
+"""Functions that `attach` calls, and the module that calls each."""
 
 
 def contents(model: nn.Module) -> dict[str, Any]:
@@ -46,11 +46,11 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
-# ------------------------------------------------------------------ there and back
+# ------------------------------------------------------------------ attach and detach
 @pytest.mark.parametrize("name", BUILDERS)
 def test_attach_and_detach_leave_nothing(name: str) -> None:
     model = build(name)
-    next(iter(model.children())).eval()  # a mode of one part alone must survive too
+    next(iter(model.children())).eval()  # the mode of a single module must survive too
     before, pickled = snapshot(model), len(pickle.dumps(model))
     session = fh.attach(model, SPECS["default"], images(1))
     assert session.detach() is model
@@ -83,7 +83,7 @@ def test_an_attached_model_is_the_same_class_with_the_same_keys(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_t"])
-def test_plan_leaves_the_model_alone(name: str) -> None:
+def test_plan_changes_nothing(name: str) -> None:
     model = build(name)
     before, rng = snapshot(model), torch.get_rng_state()
     fh.plan(model, {}, images(1))
@@ -114,7 +114,7 @@ def test_detach_inside_use_keeps_that_task() -> None:
     assert torch.equal(model.get_parameter("fc.weight"), wanted)
 
 
-def test_detach_twice_is_once_and_the_model_is_free_again() -> None:
+def test_detach_twice_does_nothing_and_the_model_can_be_attached_again() -> None:
     model = build("shufflenet_v2_x0_5")
     session = fh.attach(model, None, images(1))
     with pytest.raises(AlreadyAttachedError, match=r"session\.detach"):
@@ -128,7 +128,7 @@ def test_detach_twice_is_once_and_the_model_is_free_again() -> None:
     again.detach()
 
 
-def test_detach_waits_for_the_task_to_end() -> None:
+def test_detach_inside_a_task_is_refused() -> None:
     session = fh.attach(build("shufflenet_v2_x0_5"), None, images(1))
     with session.task("a"), pytest.raises(TaskRunningError, match="leave its block"):
         session.detach()
@@ -136,7 +136,7 @@ def test_detach_waits_for_the_task_to_end() -> None:
 
 # ------------------------------------------------------------------ when something fails
 class BoomError(Exception):
-    """What the tests let happen."""
+    """Raised by the tests."""
 
 
 def boom(*_: Any, **__: Any) -> Any:
@@ -157,7 +157,7 @@ def test_a_failing_attach_leaves_nothing(name: str, place: str, monkeypatch: pyt
 
 
 def _at_call(real: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """Return `real`, which raises at its n-th call in place of doing its work."""
+    """Return a function that calls `real`, and raises at its n-th call instead."""
     calls = iter(range(1, 1000))
     return lambda *args, **kwargs: boom() if next(calls) == number else real(*args, **kwargs)
 
@@ -251,7 +251,7 @@ def test_a_model_may_be_cast_after_attach(spec: dict[str, Any]) -> None:
         session.verify(x[:1])
 
 
-def test_a_task_may_be_looked_at_in_another_dtype() -> None:
+def test_a_task_may_be_evaluated_in_another_dtype() -> None:
     session = trained({})
     single = logits(session, "a", images())
     session.model.double()

@@ -1,4 +1,4 @@
-"""Attached without example inputs, the first batch is traced, and from then on nothing differs."""
+"""Without example inputs, the first batch is traced; from then on nothing differs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def learn_alike(session: fh.Session, task: str, batches: list[Batch]) -> None:
-    """Learn from embeddings that depend on the layer's name alone, not on the order in which they are drawn."""
+    """Learn with embeddings that depend on the layer's name alone, not on the order in which they are drawn."""
     with session.task(task, num_classes=None) as running:
         optimizer = running.protect(SGD(session.parameter_groups(lr=0.05), momentum=0.9))
         for name, module in session.model.named_modules():
@@ -83,7 +83,7 @@ def test_the_gates_act_on_the_traced_batch_itself(kind: type[nn.Module]) -> None
         assert torch.equal(session.model(x), session.model(x))
 
 
-def test_an_exception_in_the_traced_task_puts_head_and_norms_back() -> None:
+def test_an_exception_in_the_traced_task_restores_head_and_norms() -> None:
     session = fh.attach(Net())
     before = {name: value.clone() for name, value in session.model.state_dict().items()}
     with pytest.raises(ZeroDivisionError):
@@ -104,7 +104,7 @@ def test_an_exception_before_the_first_batch_leaves_the_session_usable() -> None
     assert session.tasks == ("a",)
 
 
-def test_what_needs_the_trace_says_so() -> None:
+def test_what_needs_the_trace_is_refused_before_it() -> None:
     session = fh.attach(Net())
     with pytest.raises(NoTaskError, match="has not been traced yet"):
         _ = session.graph

@@ -1,4 +1,4 @@
-"""One model, many tasks, many threads: every result is the one that a single thread gets."""
+"""One model, many tasks, many threads: every result is that of a single thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def vit() -> nn.Module:
 
 
 def swin() -> nn.Module:
-    """Return a transformer that uses its attention's weights itself."""
+    """Return a transformer whose attention uses its weights in a functional call."""
     made: nn.Module = SwinTransformer([2, 2], 8, [1, 1], [2, 2], [2, 2], num_classes=3)
     return made
 
@@ -64,16 +64,16 @@ def session() -> fh.Session:
 
 
 @pytest.fixture
-def hurried() -> Iterator[None]:
-    """Let threads take turns as often as Python can."""
+def fast_switching() -> Iterator[None]:
+    """Make Python switch between threads as often as it can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-def together(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """Start all jobs at once, a thread each, and return their results; the first error is raised."""
+def run_together(jobs: list[Callable[[], Any]]) -> list[Any]:
+    """Start all jobs at once, each in its own thread, and return their results; the first error is raised."""
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
@@ -85,13 +85,13 @@ def together(jobs: list[Callable[[], Any]]) -> list[Any]:
         return [done.result() for done in [pool.submit(run, job) for job in jobs]]
 
 
-def elsewhere(job: Callable[[], Any]) -> Any:
+def in_another_thread(job: Callable[[], Any]) -> Any:
     """Run a job in another thread."""
-    return together([job])[0]
+    return run_together([job])[0]
 
 
 # ---------------------------------------------------------------- the same bits
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("fast_switching")
 @pytest.mark.parametrize("name", MODELS)
 def test_eight_threads_get_what_one_gets(name: str) -> None:
     make, shape = MODELS[name]
@@ -99,20 +99,20 @@ def test_eight_threads_get_what_one_gets(name: str) -> None:
     alone = {task: logits(session, task, x) for task in TASKS}
     assert len({value.double().sum().item() for value in alone.values()}) == len(TASKS)
 
-    def ask(task: str) -> list[Tensor]:
+    def evaluate(task: str) -> list[Tensor]:
         found = []
         for _ in range(ROUNDS):
             with session.use(task):
                 found.append(session.model(x))
         return found
 
-    found = together([lambda task=task: ask(task) for task in TASKS])  # type: ignore[misc]
+    found = run_together([lambda task=task: evaluate(task) for task in TASKS])  # type: ignore[misc]
     for task, values in zip(TASKS, found, strict=True):
         assert all(torch.equal(value, alone[task]) for value in values)
 
 
-@pytest.mark.usefixtures("hurried")
-def test_all_ways_to_choose_a_task_at_once() -> None:
+@pytest.mark.usefixtures("fast_switching")
+def test_all_kinds_of_use_at_once() -> None:
     session, (x, y) = served(Net(), (2, 6, 6), TASKS[:4]), batch()
     one, other = TASKS[0], TASKS[3]
     ids = TASKS[:4] * 2
@@ -142,20 +142,20 @@ def test_all_ways_to_choose_a_task_at_once() -> None:
         with session.use(other), torch.enable_grad():
             return list(session.measure("gradient_x_activation_abs", x, y % 2).values())
 
-    def proven() -> list[Tensor]:
+    def verified() -> list[Tensor]:
         assert session.verify().leaks == {}
         return []
 
-    jobs = [plain, mixed, nested, broken, measured, proven, nested, mixed]
+    jobs = [plain, mixed, nested, broken, measured, verified, nested, mixed]
     with torch.no_grad():
         alone = [job() for job in jobs]
     for _ in range(4):
-        for mine, theirs in zip(alone, together(jobs), strict=True):
+        for mine, theirs in zip(alone, run_together(jobs), strict=True):
             assert [torch.equal(a, b) for a, b in zip(mine, theirs, strict=True)] == [True] * len(mine)
     assert torch.equal(logits(session, one, x), alone[0][0])
 
 
-# ---------------------------------------------------------------- a thread that has chosen nothing
+# ---------------------------------------------------------------- a thread without a block
 @pytest.mark.parametrize("kind", ["norms that carry the gate", "vit"])
 def test_a_thread_without_a_block_gets_no_other_threads_task(kind: str) -> None:
     make, shape = MODELS[kind]
@@ -164,20 +164,20 @@ def test_a_thread_without_a_block_gets_no_other_threads_task(kind: str) -> None:
     hidden = session.model.state_dict().keys()
     with session.use("task 0"), torch.no_grad():
         with pytest.raises(NoTaskError, match="in a thread without a `use` block of its own"):
-            elsewhere(lambda: session.model(x))
+            in_another_thread(lambda: session.model(x))
         assert torch.equal(session.model(x), expected)
     with pytest.raises(NoTaskError, match="outside any task"):
-        elsewhere(lambda: session.model(x))
+        in_another_thread(lambda: session.model(x))
     assert session.model.state_dict().keys() == hidden
     assert torch.equal(logits(session, "task 0", x), expected)
 
 
-@pytest.mark.usefixtures("hurried")
-def test_refused_threads_disturb_nobody() -> None:
+@pytest.mark.usefixtures("fast_switching")
+def test_refused_threads_do_not_disturb_others() -> None:
     session, x = served(vit(), (3, 8, 8), TASKS[:2]), torch.randn(2, 3, 8, 8)
     expected, done = logits(session, "task 1", x), threading.Event()
 
-    def ask() -> list[Tensor]:
+    def evaluate() -> list[Tensor]:
         try:
             found = []
             for _ in range(60):
@@ -193,21 +193,21 @@ def test_refused_threads_disturb_nobody() -> None:
                 session.model(x)
         return []
 
-    for found in together([ask, intrude, intrude]):
+    for found in run_together([evaluate, intrude, intrude]):
         assert all(torch.equal(value, expected) for value in found)
 
 
 # ---------------------------------------------------------------- a running task
-def test_a_running_task_has_the_model_for_itself(session: fh.Session) -> None:
+def test_a_running_task_has_exclusive_use_of_the_model(session: fh.Session) -> None:
     x = batch()[0]
     before = logits(session, "task 0", x)
     with session.task("task 2") as task:
         task.anneal(1, 1)
         for what in (lambda: logits(session, "task 0", x), lambda: session.use("task 2").__enter__()):
             with pytest.raises(TaskRunningError, match="Task 'task 2' is running in another thread"):
-                elsewhere(what)
+                in_another_thread(what)
         assert torch.equal(logits(session, "task 0", x), before)
-    assert torch.equal(elsewhere(lambda: logits(session, "task 0", x)), before)
+    assert torch.equal(in_another_thread(lambda: logits(session, "task 0", x)), before)
 
 
 def test_a_task_begins_when_the_blocks_of_other_threads_are_closed(session: fh.Session) -> None:
@@ -218,7 +218,7 @@ def test_a_task_begins_when_the_blocks_of_other_threads_are_closed(session: fh.S
     def look() -> Tensor:
         with session.use("task 1"), torch.no_grad():
             entered.set()
-            go.wait(0.2)  # the task would begin now if it did not wait
+            go.wait(0.2)  # without the lock, the task would begin now
             out: Tensor = session.model(x)
             return out
 
@@ -234,7 +234,7 @@ def test_a_task_begins_when_the_blocks_of_other_threads_are_closed(session: fh.S
 
 # ---------------------------------------------------------------- backward, copies, coroutines
 class _Deep(torch.autograd.Function):
-    """Runs a backward inside a backward until autograd goes on in a thread of its own."""
+    """Runs backwards inside backwards until autograd continues in a thread of its own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, depth: int, at_the_bottom: Callable[[], None]) -> Tensor:
@@ -294,7 +294,7 @@ def test_a_copy_made_in_a_block_stays_that_task(session: fh.Session, copied: Cal
     with session.use("task 0"):
         made = copied(session.model)
         with torch.no_grad():
-            assert torch.equal(elsewhere(lambda: made(x)), expected)
+            assert torch.equal(in_another_thread(lambda: made(x)), expected)
     with torch.no_grad(), session.use("task 1"):
         assert torch.equal(made(x), expected)
 
@@ -303,7 +303,7 @@ def test_a_coroutine_may_not_wait_inside_a_block(session: fh.Session) -> None:
     x = batch()[0]
     alone = [logits(session, task, x) for task in session.tasks]
 
-    async def ask(task: str, wait: bool) -> Tensor:
+    async def evaluate(task: str, wait: bool) -> Tensor:
         with torch.no_grad(), session.use(task):
             if wait:
                 await asyncio.sleep(0)
@@ -311,7 +311,7 @@ def test_a_coroutine_may_not_wait_inside_a_block(session: fh.Session) -> None:
             return out
 
     async def both(wait: bool) -> list[Any]:
-        jobs = (ask("task 0", wait), ask("task 1", wait))
+        jobs = (evaluate("task 0", wait), evaluate("task 1", wait))
         return list(await asyncio.gather(*jobs, return_exceptions=True))
 
     assert all(torch.equal(a, b) for a, b in zip(alone, asyncio.run(both(False)), strict=True))

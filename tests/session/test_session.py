@@ -1,4 +1,4 @@
-"""The life of a session: tasks one after another, looking, using, giving back."""
+"""A session: tasks one after another, what can be read of them, use, detach."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.small_models import Backwards, Net, batch
 
 @pytest.fixture
 def session() -> fh.Session:
-    """Give a session of two finished tasks."""
+    """Return a session of two finished tasks."""
     made = fh.attach(Net(), None, batch(1)[0])
     for seed, task in enumerate("ab"):
         learn(made, task, [batch(seed=seed)] * 3, recipe("adamw"))
@@ -29,7 +29,7 @@ def head(session: fh.Session) -> Tensor:
     return session.model.get_parameter("head.weight")
 
 
-# ------------------------------------------------------------------ life
+# ------------------------------------------------------------------ tasks
 def test_starts_open_and_closes_with_the_first_task() -> None:
     model, x = Net().eval(), batch()[0]
     plain = model(x)
@@ -49,6 +49,13 @@ def test_task_ids_may_be_str_or_int_in_any_order(session: fh.Session) -> None:
     assert repr(session) == "Session(Net, 3 gates, tasks=['a', 'b', 3, 0])"
 
 
+def test_running_is_the_id_of_the_task_in_its_block(session: fh.Session) -> None:
+    with session.task(0) as task:
+        task.anneal(1, 1)
+        assert session.running == 0
+    assert session.running is None
+
+
 def test_an_optimizer_may_not_step_outside_tasks(session: fh.Session) -> None:
     optimizer = SGD(session.model.parameters(), 0.1)
     with session.use("a"):
@@ -59,7 +66,7 @@ def test_an_optimizer_may_not_step_outside_tasks(session: fh.Session) -> None:
     optimizer.step()
 
 
-def test_a_session_thrown_away_guards_no_longer() -> None:
+def test_a_deleted_session_guards_no_optimizer() -> None:
     session = fh.attach(Net(), None, batch(1)[0])
     learn(session, "a", [batch()], recipe("sgd"))
     model = session.model
@@ -69,11 +76,11 @@ def test_a_session_thrown_away_guards_no_longer() -> None:
 
 
 # ------------------------------------------------------------------ use
-def test_use_puts_everything_back(session: fh.Session) -> None:
+def test_use_restores_everything(session: fh.Session) -> None:
     live = {name: (value, value.clone()) for name, value in session.model.state_dict(keep_vars=True).items()}
     with session.use("a"):
         assert not torch.equal(head(session), live["head.weight"][1])
-        session.model.train()(batch()[0])  # moves running statistics and the buffer
+        session.model.train()(batch()[0])  # changes running statistics and the buffer
     for name, value in session.model.state_dict(keep_vars=True).items():
         assert value is live[name][0]
         assert torch.equal(value, live[name][1])
@@ -86,7 +93,7 @@ def test_training_mode_inside_use_does_not_change_the_task(session: fh.Session) 
     assert torch.equal(logits(session, "a", batch()[0]), before)
 
 
-def test_use_is_put_back_after_an_exception_and_may_be_nested(session: fh.Session) -> None:
+def test_use_is_undone_after_an_exception_and_may_be_nested(session: fh.Session) -> None:
     x = batch()[0]
     a, b = logits(session, "a", x), logits(session, "b", x)
     assert not torch.equal(a, b)
@@ -141,7 +148,7 @@ def test_parameter_groups_cover_what_may_be_trained() -> None:
     assert session.parameter_groups(lr=0.1, gate_lr=0.3)[1]["lr"] == 0.3
 
 
-def test_parameter_groups_leave_out_what_is_frozen_by_now(session: fh.Session) -> None:
+def test_parameter_groups_leave_out_what_is_already_frozen(session: fh.Session) -> None:
     own = session.parameter_groups(lr=0.1)[0]["params"]
     missing = {n for n, p in session.model.named_parameters() if not any(p is q for q in own) and "gate" not in n}
     assert missing == {"scale"}
@@ -159,7 +166,7 @@ def test_parameters_that_the_user_froze_stay_out_and_frozen() -> None:
     assert not model.conv1.weight.requires_grad
 
 
-# ------------------------------------------------------------------ looking
+# ------------------------------------------------------------------ masks, capacity, importance
 def test_masks_add_up(session: fh.Session) -> None:
     a, b = session.masks("a"), session.masks("b")
     assert list(a) == ["conv1", "conv2", "hidden"]
@@ -204,17 +211,21 @@ def test_capacity_of_other_modes_falls_with_every_task(mode: str) -> None:
 
 
 def test_importance_is_there_when_a_callback_measured_it(session: fh.Session) -> None:
-    assert session.importance("a") == {}
+    assert session.importance("a") == session.summed_importance == {}
     measured = fh.attach(Net(), fh.preset("fg_adahat"), batch(1)[0])
     learn(measured, "a", [batch()] * 2, recipe("adamw"))
     importance = measured.importance("a")
     for name, mask in measured.masks("a").items():
         assert (importance[name] >= 0).all()
         assert not importance[name][~mask].any()
+    summed = measured.summed_importance
+    assert all(torch.equal(summed[name], value) for name, value in importance.items())
+    summed["conv1"].fill_(-1)  # a copy
+    assert torch.equal(measured.summed_importance["conv1"], importance["conv1"])
 
 
 # ------------------------------------------------------------------ choices of the spec
-def test_frozen_norms_rest_after_the_first_task() -> None:
+def test_frozen_norms_do_not_change_after_the_first_task() -> None:
     session = fh.attach(Net(), {"norms": "freeze"}, batch(1)[0])
     names = [n for n in session.model.state_dict() if n.startswith("bn") and not n.endswith("tracked")]
     seen = []
@@ -227,7 +238,7 @@ def test_frozen_norms_rest_after_the_first_task() -> None:
     assert all(torch.equal(value, later[name]) for later in seen[1:] for name, value in seen[0].items())
 
 
-def test_rest_per_task_trains_on_for_each_task() -> None:
+def test_rest_per_task_is_trained_in_each_task() -> None:
     session = fh.attach(Net(), {"rest": "per_task"}, batch(1)[0])
     scales = []
     for task in "ab":
@@ -261,7 +272,7 @@ def test_norms_of_each_task_start_as_at_attach() -> None:
         assert all(torch.equal(session.model.state_dict()[name], value) for name, value in start.items())
 
 
-def test_init_last_goes_on_from_the_task_before() -> None:
+def test_init_last_starts_from_the_previous_task() -> None:
     session = fh.attach(Net(), {"gates": {"init": "last"}}, batch(1)[0])
     learn(session, "a", [batch()] * 2, recipe("adamw"))
     with session.task("b") as task:
@@ -269,7 +280,7 @@ def test_init_last_goes_on_from_the_task_before() -> None:
     assert all(torch.equal(mask, session.masks("b")[name]) for name, mask in session.masks("a").items())
 
 
-def test_one_optimizer_kept_starts_anew_where_tensors_do() -> None:
+def test_a_kept_optimizer_resets_its_state_where_tensors_are_reset() -> None:
     session = fh.attach(Net(), None, batch(1)[0])
     how = Recipe(lambda groups: AdamW(groups), 1e-3, keep=True)
     learn(session, "a", [batch()] * 2, how)

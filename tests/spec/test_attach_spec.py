@@ -1,4 +1,4 @@
-"""Specs that are right, and what a spec promises; the refusals are in `bad_specs`."""
+"""Valid specs and their guarantees; the error cases are in `bad_specs`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BLOCKS: list[type[Block]] = [
 
 
 class WithSteps:
-    """Stands for a measure that takes a parameter."""
+    """A stand-in for a measure with a parameter."""
 
     def __init__(self, n_steps: int = 50) -> None:
         if n_steps < 1:
@@ -71,7 +71,7 @@ class WithSteps:
 
 @pytest.fixture(autouse=True)
 def measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register what these tests name, if nothing else has."""
+    """Register the measures that these tests name, unless they are registered already."""
     for name in ("with_steps", "activation_abs", "input_weight_abs_sum_x_activation_abs"):
         if name not in registry.measures:
             monkeypatch.setitem(registry.measures._items, name, WithSteps)
@@ -126,7 +126,7 @@ def test_the_defaults_of_fg_adahat() -> None:
 
 
 @pytest.mark.parametrize(("mode", "update", "gradient"), [("fg_adahat", 3e-2, 1.5e-7), ("adahat", 1e-3, 1e-6)])
-def test_the_usual_intensity_is_that_of_what_the_rate_scales(mode: str, update: float, gradient: float) -> None:
+def test_the_default_intensity_depends_on_what_the_rate_scales(mode: str, update: float, gradient: float) -> None:
     def intensity(**adjustment: Any) -> Any:
         return getattr(to_spec({"adjustment": {"mode": mode, **adjustment}}).adjustment, "intensity", None)
 
@@ -156,7 +156,7 @@ def tags(union: Any) -> set[str]:
     return set(variants(union)[1])
 
 
-def test_the_choices_are_those_of_the_equations() -> None:
+def test_the_choices_are_those_of_the_functional_tables() -> None:
     assert tags(SummationSpec) == set(STRATEGIES)
     assert set(get_args(FGAdaHAT.model_fields["scheduler"].annotation)) == set(SCHEDULERS)
     assert set(get_args(FGAdaHAT.model_fields["aggregation"].annotation)) == set(AGGREGATIONS)
@@ -201,7 +201,7 @@ def test_adjustment(given: dict[str, Any], block: Block) -> None:
     assert to_spec({"adjustment": given}).adjustment == block
 
 
-def test_one_name_is_a_list_of_one() -> None:
+def test_a_single_name_becomes_a_list() -> None:
     spec = to_spec({"gates": {"targets": "all-linear", "exclude": "fc"}, "heads": {"names": "head"}})
     assert spec.gates.targets == ("all-linear",)
     assert spec.gates.exclude == ("fc",)
@@ -209,12 +209,12 @@ def test_one_name_is_a_list_of_one() -> None:
     assert to_spec({"heads": {"names": ["a", "b.c"]}}).heads.names == ("a", "b.c")
 
 
-def test_any_mapping_is_taken_at_any_depth() -> None:
+def test_any_mapping_is_accepted_at_any_depth() -> None:
     given = MappingProxyType({"gates": MappingProxyType({"s_max": 10}), "adjustment": OrderedDict(mode="hat")})
     assert to_spec(given) == AttachSpec(gates=GatesSpec(s_max=10.0))
 
 
-def test_a_block_is_handed_back_as_it_is() -> None:
+def test_a_block_is_returned_unchanged() -> None:
     spec, summation, adjustment, importance = AttachSpec(), PlainSummation(), HAT(), ImportanceSpec()
     assert to_spec(spec) is spec
     assert to_summation(summation) is summation
@@ -222,7 +222,7 @@ def test_a_block_is_handed_back_as_it_is() -> None:
     assert to_importance(importance) is importance
 
 
-def test_a_block_alone_says_what_it_expects() -> None:
+def test_the_messages_of_a_single_block() -> None:
     with pytest.raises(SpecError) as caught:
         to_adjustment(3)
     assert str(caught.value) == (
@@ -235,7 +235,7 @@ def test_a_block_alone_says_what_it_expects() -> None:
         to_importance({"type": "x"})
 
 
-def test_making_a_block_in_python_raises_the_same_error() -> None:
+def test_constructing_a_block_raises_the_same_error() -> None:
     with pytest.raises(SpecError) as caught:
         GatesSpec(s_max=0, inti="N01")  # type: ignore[call-arg]
     assert [problem.path for problem in caught.value.problems] == ["s_max", "inti"]
@@ -255,14 +255,14 @@ def test_the_measure_checks_its_parameters(monkeypatch: pytest.MonkeyPatch) -> N
         to_importance({"type": "with_steps", "params": {"steps": 5}})
 
 
-def test_a_measure_registered_later_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measure_registered_later_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SpecError):
         ImportanceSpec(type="mine")
     monkeypatch.setitem(registry.measures._items, "mine", WithSteps)
     assert ImportanceSpec(type="mine").type == "mine"
 
 
-def test_a_spec_cannot_be_changed() -> None:
+def test_a_spec_is_immutable() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         AttachSpec().norms = "share"  # type: ignore[misc]
 
@@ -297,7 +297,7 @@ FIELDS = st.sampled_from(list(AttachSpec.model_fields))
 
 
 def problems_of(given: dict[str, Any]) -> list[str]:
-    """Return what is told about a spec."""
+    """Return the messages about a spec."""
     try:
         to_spec(given)
     except SpecError as error:
@@ -307,5 +307,5 @@ def problems_of(given: dict[str, Any]) -> list[str]:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(FIELDS, st.dictionaries(st.sampled_from(KEYS), JUNK, max_size=3) | JUNK, max_size=3))
-def test_junk_gives_a_spec_or_problems_in_our_words(given: dict[str, Any]) -> None:
+def test_junk_gives_a_spec_or_our_own_messages(given: dict[str, Any]) -> None:
     assert all(message.startswith("expected ") for message in problems_of(given))

@@ -1,4 +1,4 @@
-"""Every mistake in the tables is told at once and in the words of the table."""
+"""All mistakes in a spec are reported at once, with the messages in the tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fgadahat_hooks import registry
 from fgadahat_hooks.errors import BadCallError, MatchError, Problem, SpecError
 from fgadahat_hooks.spec.attach_spec import to_spec
 from fgadahat_hooks.spec.files import load_spec
-from fgadahat_hooks.spec.patterns import match
+from fgadahat_hooks.spec.matching import match
 from tests.support.bad_callback_specs import CALLBACK_SPECS, MEASURES
 from tests.support.bad_files import FILES, FileCase
 from tests.support.bad_matches import MATCHES, MatchCase, gateable, net
@@ -19,7 +19,7 @@ from tests.support.bad_specs import SPECS, SpecCase
 
 
 class NoParameters:
-    """Stands for a measure; the words of a real one are tested where it is."""
+    """A stand-in for a measure; the messages of real ones are tested with them."""
 
     def __init__(self, **params: Any) -> None:
         if params:
@@ -28,7 +28,7 @@ class NoParameters:
 
 @pytest.fixture(autouse=True)
 def measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the list of measures in the messages stay the same when measures are added."""
+    """Keep the list of measures in the messages the same when measures are added."""
     monkeypatch.setattr(registry.measures, "_items", dict.fromkeys(MEASURES.split(", "), NoParameters))
 
 
@@ -43,7 +43,7 @@ def line(problem: Problem) -> str:
     return f"{problem.path}: {problem.message}" if problem.path else problem.message
 
 
-def test_the_tables_are_long_and_without_twins() -> None:
+def test_the_tables_are_long_and_without_duplicates() -> None:
     specs = [case.name for case in [*SPECS, *CALLBACK_SPECS]]
     tables = [specs, [case.name for case in FILES], [case.name for case in MATCHES]]
     assert all(len(set(names)) == len(names) for names in tables)

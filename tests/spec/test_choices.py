@@ -1,4 +1,4 @@
-"""The equations' tables are in the registry, all of them and once."""
+"""The tables of `functional` are registered completely, and once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fgadahat_hooks.spec.attach_spec import ExponentialDecrease, FGAdaHAT, Linea
 from fgadahat_hooks.spec.choices import fill_registry
 
 
-def test_every_equation_is_registered_under_its_name() -> None:
+def test_every_choice_is_registered_under_its_name() -> None:
     assert {name: registry.strategies.get(name) for name in STRATEGIES} == STRATEGIES
     assert {name: registry.schedulers.get(name) for name in SCHEDULERS} == SCHEDULERS
     assert {name: registry.aggregations.get(name) for name in AGGREGATIONS} == AGGREGATIONS
 
 
-def test_the_spec_offers_what_the_tables_hold() -> None:
+def test_the_spec_offers_all_of_the_tables() -> None:
     blocks = (PlainSummation, LinearDecrease, ExponentialDecrease, LogDecrease)
     strategies = {s for block in blocks for s in get_args(block.model_fields["strategy"].annotation)}
     assert strategies == set(STRATEGIES)
@@ -27,7 +27,7 @@ def test_the_spec_offers_what_the_tables_hold() -> None:
     assert set(get_args(FGAdaHAT.model_fields["aggregation"].annotation)) == set(AGGREGATIONS)
 
 
-def test_filling_again_keeps_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filling_again_keeps_existing_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     mine: Registry[object] = Registry("strategy")
     mine.register("add_all")(own := object())
     monkeypatch.setattr(registry, "strategies", mine)

@@ -1,4 +1,4 @@
-"""Specs in files: what is written is read; the refusals are in `bad_files`."""
+"""Specs in files: what is written can be read; the error cases are in `bad_files`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPEC: dict[str, Any] = {
 
 
 class Anything:
-    """Stands for a measure."""
+    """A stand-in for a measure."""
 
     def __init__(self, **params: Any) -> None:
         self.params = params
@@ -37,13 +37,13 @@ class Anything:
 
 @pytest.fixture(autouse=True)
 def measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register the measure these tests name."""
+    """Register the measure that these tests name."""
     monkeypatch.setitem(registry.measures._items, "anything", Anything)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("given", [{}, SPEC], ids=["defaults", "full"])
-def test_what_is_written_is_read(given: dict[str, Any], suffix: str, tmp_path: Path) -> None:
+def test_a_written_spec_is_read_back(given: dict[str, Any], suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"spec{suffix}"
     dump_spec(to_spec(given), file)
     assert load_spec(file) == to_spec(given)
@@ -72,13 +72,13 @@ def test_yaml_numbers_are_numbers(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["e6", "1e", "1e-6x", "'1e-6'"])
-def test_yaml_texts_are_texts(text: str, tmp_path: Path) -> None:
+def test_yaml_strings_are_strings(text: str, tmp_path: Path) -> None:
     file = tmp_path / "spec.yaml"
     file.write_text(f"gates: {{targets: [{text}]}}\n", encoding="utf-8")
     assert load_spec(file).gates.targets == (text.strip("'"),)
 
 
-def test_the_change_to_yaml_stays_here(tmp_path: Path) -> None:
+def test_the_safe_loader_of_yaml_is_not_changed(tmp_path: Path) -> None:
     test_yaml_numbers_are_numbers("1e-6", tmp_path)
     assert yaml.safe_load("1e-6") == "1e-6"
 
@@ -105,7 +105,7 @@ def test_a_missing_file_gets_the_nearest_name(tmp_path: Path) -> None:
         load_spec(tmp_path / "nowhere" / "spec.yaml")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "spec.json").mkdir()
     with pytest.raises(SpecError, match=r"cannot be read: "):
         load_spec(tmp_path / "spec.json")
@@ -123,7 +123,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     ],
     ids=["date", "zero", "deep", "list as a key"],
 )
-def test_yaml_that_yaml_itself_stumbles_over(content: str, words: str, tmp_path: Path) -> None:
+def test_errors_inside_the_yaml_library(content: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load_spec(tmp_path / "spec.yaml")
@@ -131,7 +131,7 @@ def test_yaml_that_yaml_itself_stumbles_over(content: str, words: str, tmp_path:
     assert words in str(caught.value) or "found unhashable key" in str(caught.value)
 
 
-def test_what_no_file_can_hold_is_refused_before_the_file_is_touched(tmp_path: Path) -> None:
+def test_values_that_no_file_can_hold_are_refused_before_writing(tmp_path: Path) -> None:
     file = tmp_path / "spec.json"
     dump_spec(AttachSpec(), file)
     spec = to_spec({"importance": {"type": "anything", "params": {"target": len}}})
@@ -160,13 +160,13 @@ def test_the_schema_describes_every_field() -> None:
     json.dumps(schema)
 
 
-def test_the_schema_lists_the_measures_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schema_lists_the_registered_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anything" in json_schema()["$defs"]["ImportanceSpec"]["properties"]["type"]["enum"]
     monkeypatch.setattr(registry.measures, "_items", {})
     assert "enum" not in json_schema()["$defs"]["ImportanceSpec"]["properties"]["type"]
 
 
-def test_the_schema_takes_one_pattern_or_a_list() -> None:
+def test_the_schema_accepts_one_pattern_or_a_list() -> None:
     targets = json_schema()["$defs"]["GatesSpec"]["properties"]["targets"]
     assert targets["anyOf"] == [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
 
@@ -175,7 +175,7 @@ def test_yaml_is_imported_only_when_a_yaml_file_is_read() -> None:
     code = (
         "import sys, torch\n"
         "before = 'yaml' in sys.modules\n"  # torch itself may have imported it
-        "import fgadahat_hooks.spec_io\n"
+        "import fgadahat_hooks.spec.files\n"
         "print(before or 'yaml' not in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

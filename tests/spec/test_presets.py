@@ -1,4 +1,4 @@
-"""Every preset is a whole spec that attaches and learns."""
+"""Every preset is a complete spec, with which a session learns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_only_hat_never_forgets() -> None:
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("tasks", [1, 3, 20])
-def test_own_forms_leave_room_for_the_tasks_that_are_expected(name: str, tasks: int) -> None:
+def test_own_presets_leave_room_for_the_expected_tasks(name: str, tasks: int) -> None:
     spec = fh.preset(name, tasks=tasks)
     assert spec.regularization.budget == 1 / tasks
     assert spec.gates.annealing_power == 2
@@ -57,7 +57,7 @@ def test_own_forms_leave_room_for_the_tasks_that_are_expected(name: str, tasks: 
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_forms_have_nothing_of_our_own(name: str) -> None:
+def test_published_presets_use_none_of_our_additions(name: str) -> None:
     spec = fh.preset(name, tasks=3)
     assert spec == fh.preset(name)
     assert spec.regularization.budget == 0
@@ -66,7 +66,7 @@ def test_published_forms_have_nothing_of_our_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("tasks", [0, -1, 2.0, True, "ten", None])
-def test_a_number_of_tasks_that_is_none_is_refused(tasks: Any) -> None:
+def test_an_invalid_number_of_tasks_is_refused(tasks: Any) -> None:
     with pytest.raises(BadCallError) as caught:
         fh.preset("hat", tasks=tasks)
     assert str(caught.value) == f"Expected `tasks` to be a whole number > 0, but got {tasks!r}."

@@ -1,4 +1,4 @@
-"""The numbers of a run are those of the metrics, by the same names."""
+"""The means of a run equal the metrics of the same names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MATRICES = {
     "triangle": [[0.9, NAN, NAN], [0.8, 0.7, NAN], [0.85, 0.6, 1.0]],
     "full": torch.rand(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist(),
     "not all learnt yet": [[0.9, NAN, NAN], [0.8, 0.7, NAN], [NAN, NAN, NAN]],
-    "a gap on the way": [[0.9, NAN, NAN], [NAN, 0.7, NAN], [0.85, 0.6, 1.0]],
-    "the end alone": [[NAN, NAN], [0.5, 0.6]],
+    "a gap in between": [[0.9, NAN, NAN], [NAN, 0.7, NAN], [0.85, 0.6, 1.0]],
+    "only the end": [[NAN, NAN], [0.5, 0.6]],
     "better before it was learnt": [[0.9, 0.95, NAN], [0.8, 0.7, NAN], [0.85, 0.6, 1.0]],
 }
 

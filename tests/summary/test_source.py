@@ -1,4 +1,4 @@
-"""What can be looked at: a session, a summary, a folder; anything else is told."""
+"""A run is given as a session, a summary or a folder; anything else is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_accuracies_given_replace_those_of_the_summary() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, 3, torch.nn.Linear(2, 2)])
-def test_anything_else_is_told(wrong: Any) -> None:
+def test_anything_else_is_refused(wrong: Any) -> None:
     with pytest.raises(BadCallError, match=f"but got {type(wrong).__name__}"):
         as_summary(wrong)
 

@@ -1,4 +1,4 @@
-"""What there is to look at of a run is the same from the session and from its folder, and is what the session said."""
+"""The summary of a run is the same from the session and from its folder, and agrees with the session."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def learnt(spec: Any, names: tuple[Any, ...] = ("a", "b", 3), **more: Any) -> tu
     return session, capacities
 
 
-def same(one: RunSummary, other: RunSummary) -> list[str]:
-    """Name what differs."""
+def differing(one: RunSummary, other: RunSummary) -> list[str]:
+    """List the fields that differ."""
     return [f.name for f in fields(RunSummary) if not alike(getattr(one, f.name), getattr(other, f.name))]
 
 
@@ -62,12 +62,12 @@ def alike(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("preset", ["hat", "adahat", "fg_adahat"])
-def test_the_folder_tells_what_the_session_tells(preset: str, tmp_path: Path) -> None:
+def test_session_and_folder_give_the_same_summary(preset: str, tmp_path: Path) -> None:
     session, capacities = learnt(fh.preset(preset))
     session.verify()
     session.save(tmp_path, extra={"accuracy": ROWS, "epoch": 3})
     live, read = summarize(session, ROWS), read_summary(tmp_path)
-    assert same(live, read) == []
+    assert differing(live, read) == []
     assert live.tasks == ("a", "b", 3)
     assert list(live.capacity.values()) == capacities
     assert live.rates[3] == session.mean_rates()
@@ -77,7 +77,7 @@ def test_the_folder_tells_what_the_session_tells(preset: str, tmp_path: Path) ->
     assert live.interrupted is None
 
 
-def test_what_follows_from_masks_is_what_the_metrics_say() -> None:
+def test_unit_use_and_overlap_equal_the_metrics() -> None:
     session, _ = learnt(fh.preset("hat"))
     summary = summarize(session)
     overlap, use = MaskOverlap(), CumulativeMaskUse()
@@ -117,7 +117,7 @@ def test_a_session_without_adjustment_has_all_of_its_capacity(tmp_path: Path) ->
     assert read_summary(tmp_path).capacity == {"a": 1.0, "b": 1.0}
 
 
-def test_without_a_way_to_sum_only_the_last_capacity_is_known() -> None:
+def test_without_a_summation_callback_only_the_last_capacity_is_known() -> None:
     spec = fh.preset("fg_adahat")
     session, capacities = learnt(spec, ("a", "b"))
     state = session.state_dict()
@@ -126,7 +126,7 @@ def test_without_a_way_to_sum_only_the_last_capacity_is_known() -> None:
     assert summarize(alone).capacity == {"a": None, "b": capacities[1]}
 
 
-def test_a_task_that_is_learnt_again_is_looked_at_again() -> None:
+def test_the_capacity_of_a_task_learnt_again_is_computed_again() -> None:
     session, _ = learnt(fh.preset("hat"), ("a", "b"))
     before = summarize(session)
     session.forget("b", dry_run=False)
@@ -138,7 +138,7 @@ def test_a_task_that_is_learnt_again_is_looked_at_again() -> None:
     assert after.rates["b"] == session.mean_rates()
 
 
-def test_looking_draws_no_random_numbers(tmp_path: Path) -> None:
+def test_a_summary_draws_no_random_numbers(tmp_path: Path) -> None:
     session, _ = learnt({"version": 1, "adjustment": {"mode": "hat_random"}}, ("a", "b"))
     state = torch.get_rng_state()
     session.save(tmp_path)
@@ -146,7 +146,7 @@ def test_looking_draws_no_random_numbers(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_loaded_session_remembers_its_proof(tmp_path: Path) -> None:
+def test_a_loaded_session_keeps_its_proof(tmp_path: Path) -> None:
     session, _ = learnt(fh.preset("hat"), ("a",))
     report = session.verify()
     session.save(tmp_path / "one")
@@ -166,7 +166,7 @@ def test_a_proof_that_does_not_hold_any_more_is_not_shown() -> None:
     assert summarize(session).verified is None
 
 
-def test_a_proof_that_raises_takes_back_an_earlier_one() -> None:
+def test_a_proof_that_raises_discards_an_earlier_one() -> None:
     session, _ = learnt({"version": 1, "adjustment": {"mode": "hat"}}, ("a", "b"))
     session.verify()
 
@@ -185,7 +185,7 @@ def test_a_folder_of_an_early_release() -> None:
     assert list(summary.capacity.values()) == [None] * len(summary.tasks)
 
 
-def test_what_looks_wrong_is_told(tmp_path: Path) -> None:
+def test_damaged_metadata_is_reported(tmp_path: Path) -> None:
     session, _ = learnt(fh.preset("hat"), ("a",))
     session.save(tmp_path)
     manifest = parse((tmp_path / "manifest.json").read_bytes())
@@ -193,7 +193,7 @@ def test_what_looks_wrong_is_told(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(changed.as_bytes())
     with pytest.raises(DamagedCheckpointError, match="something in it is not"):
         read_summary(tmp_path)
-    assert fh.load(network(), tmp_path).tasks == ("a",)  # loading needs nothing of it
+    assert fh.load(network(), tmp_path).tasks == ("a",)  # loading does not need it
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_accuracies_in_any_form(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([[0.5]], "2 x 2"),
         ([[0.5], [0.5, 0.5, 0.5]], "2 x 2"),
@@ -244,9 +244,9 @@ def test_accuracies_in_any_form(given: Any) -> None:
         ([[50], [60, 70]], "between 0 and 1"),
     ],
 )
-def test_accuracies_that_are_none(given: Any, said: str) -> None:
+def test_invalid_accuracies_are_refused(given: Any, message: str) -> None:
     session, _ = learnt(fh.preset("hat"), ("a", "b"))
-    with pytest.raises(BadCallError, match=said):
+    with pytest.raises(BadCallError, match=message):
         summarize(session, given)
 
 

@@ -1,4 +1,4 @@
-"""Attached models for attribution, in double precision with gates half open, and what captum says of their layers."""
+"""Attached models in double precision with gates half open, and captum's attributions of their layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 import fgadahat_hooks as fh
 from fgadahat_hooks.graph.unit_graph import GATE
 from fgadahat_hooks.importance.attribution import Site
-from fgadahat_hooks.importance.attribution.quiet import undisturbed
+from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
 
 
 class SkipNet(nn.Module):
@@ -50,15 +50,15 @@ def vit() -> nn.Module:
     )
     nn.init.normal_(
         made.get_parameter("heads.head.weight")
-    )  # torchvision starts it at zero, where every attribution is zero
+    )  # torchvision initialises it to zero, with which every attribution is zero
     return made
 
 
 class Kinds(nn.Module):
-    """One layer of each other type that captum takes too, in a row: over pictures, volumes, lines and tokens."""
+    """One layer of each other type that captum supports, in sequence: on images, volumes, sequences and tokens."""
 
     def __init__(self) -> None:
-        conv1d: Any = import_module("transformers.pytorch_utils").Conv1D  # seconds, which other models need not wait
+        conv1d: Any = import_module("transformers.pytorch_utils").Conv1D  # imported here: it takes seconds
         super().__init__()
         self.up, self.volume = nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3), nn.Conv3d(6, 4, (1, 4, 4), stride=4)
         self.deep = nn.ConvTranspose3d(4, 6, (2, 1, 1), groups=2)
@@ -97,9 +97,9 @@ class Gated:
         return self.session.model
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        """Run the block as an attribution does: in evaluation, gates fixed at their present values."""
-        with self.session._attached.gate_context.fixed(), undisturbed(self.model):
+    def in_evaluation(self) -> Iterator[None]:
+        """Run the block as an attribution does: in evaluation mode, gates fixed at their current values."""
+        with self.session._attached.gate_context.constant_masks(), no_side_effects(self.model):
             yield
 
     def sites(self, attribute_to: str) -> dict[str, Site]:
@@ -107,7 +107,7 @@ class Gated:
         out = {}
         for name, layer in self.session._attached.layers().items():
             if attribute_to == "gate":
-                module, axis = layer.reader, layer.info.read_axis
+                module, axis = layer.reader, layer.info.output_axis
             else:
                 module, axis = layer.module, layer.kind.unit_axis
             assert module is not None
@@ -117,7 +117,7 @@ class Gated:
 
 @contextmanager
 def gated(name: str, batch: int = 3, spec: dict[str, Any] | None = None) -> Iterator[Gated]:
-    """Attach a model and begin a task whose gates are neither open nor shut."""
+    """Attach a model and begin a task whose gates are neither open nor closed."""
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -139,25 +139,25 @@ def mean_abs(value: Tensor, axis: int) -> Tensor:
     return value.detach().abs().movedim(axis, 0).flatten(1).mean(1)
 
 
-def by_captum(method: type, world: Gated, attribute_to: str, layers: list[str] | None = None, **options: Any) -> Any:
+def by_captum(method: type, attached: Gated, attribute_to: str, layers: list[str] | None = None, **options: Any) -> Any:
     """Return a captum attribution layer by layer, reduced to one number a unit.
 
-    A gate on a layer's own output acts before captum sees the layer: what comes before it is the gate's input. Captum
-    takes no module that puts out a tensor and None, as attention does: such layers are left out.
+    A gate on a layer's own output acts before captum sees the layer's output, so captum attributes to the gate's input
+    instead. Layers whose output is a tensor and None, as of attention, are left out: captum does not support them.
     """
-    sites = world.sites(attribute_to)
+    sites = attached.sites(attribute_to)
     found = {}
     for name in layers or [n for n in sites if not isinstance(sites[n].module, nn.MultiheadAttention)]:
         site, where = sites[name], dict(options)
-        before_gate = site.raw and world.session.graph.layers[name].position == "output"
+        before_gate = site.raw and attached.session.graph.layers[name].position == "output"
         module = site.module.get_submodule(GATE) if before_gate else site.module
         where |= {"attribute_to_layer_input": True} if before_gate else {}
-        with world.still():
-            value = method(world.model, module).attribute(world.x, target=world.y, **where)
+        with attached.in_evaluation():
+            value = method(attached.model, module).attribute(attached.x, target=attached.y, **where)
         found[name] = mean_abs(value[0] if isinstance(value, tuple) else value, site.axis)
     return found
 
 
-def loss(world: Gated) -> Tensor:
+def loss(attached: Gated) -> Tensor:
     """Return the training loss."""
-    return F.cross_entropy(world.model(world.x), world.y)
+    return F.cross_entropy(attached.model(attached.x), attached.y)

@@ -1,4 +1,4 @@
-"""Wrong calls before there is a session, and the words in which each is told."""
+"""Wrong calls before there is a session, and the message of each."""
 
 from __future__ import annotations
 

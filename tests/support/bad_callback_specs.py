@@ -1,4 +1,4 @@
-"""Mistakes in a spec's blocks for callbacks, and the words in which each is told."""
+"""Mistakes in a spec's blocks for callbacks, and their messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STRATEGIES = (
 )
 MODES = "'fg_adahat', 'adahat', 'adahat_no_sum', 'adahat_no_reg', 'hat', 'hat_const_1', 'hat_random', 'hat_const_alpha'"
 MEASURES = "activation_abs, input_weight_abs_sum, input_weight_abs_sum_x_activation_abs"
-"""The only measures there are in these tests."""
+"""The only measures that these tests register."""
 
 CALLBACK_SPECS: list[SpecCase] = [
     SpecCase(

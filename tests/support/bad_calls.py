@@ -1,4 +1,4 @@
-"""Wrong calls on the public surface, and the words in which each is told."""
+"""Wrong calls of the public API, and the message of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in a spec file, and the words in which each is told."""
+"""Mistakes in a spec file, and their messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.bad_specs import GATES_KEYS
 
 @dataclass(frozen=True)
 class FileCase:
-    """A file, absent if it has no content, and every problem that loading it should tell."""
+    """A file, missing if its content is None, and every problem that loading it should report."""
 
     name: str
     content: bytes | None

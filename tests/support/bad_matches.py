@@ -1,4 +1,4 @@
-"""Patterns that do not fit a model, and the words in which each is told."""
+"""Patterns that do not fit a model, and the message of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONVS = (
 
 @dataclass(frozen=True)
 class MatchCase:
-    """Patterns for `net`, and the error they should give."""
+    """Patterns for `net`, and the error they should raise."""
 
     name: str
     targets: list[str]
@@ -29,7 +29,7 @@ class MatchCase:
 
 
 def net() -> nn.Module:
-    """Make a small residual-shaped net: names in it look like those of the usual ones."""
+    """Make a small network whose modules have names like those of a ResNet."""
 
     def block() -> nn.Module:
         return nn.Sequential(
@@ -48,7 +48,7 @@ def net() -> nn.Module:
 
 
 def gateable(module: nn.Module) -> bool:
-    """Tell what the tests gate."""
+    """Return whether the tests gate a module."""
     return isinstance(module, nn.Conv2d | nn.Linear)
 
 

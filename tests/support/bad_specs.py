@@ -1,4 +1,4 @@
-"""Mistakes in a spec, and the words in which each is told."""
+"""Mistakes in a spec, and their messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RULE = (
 
 @dataclass(frozen=True)
 class SpecCase:
-    """A spec as a user gives it, and every problem it should be told."""
+    """A spec as a user writes it, and every problem that should be reported."""
 
     name: str
     given: object
@@ -200,8 +200,8 @@ SPECS: list[SpecCase] = [
         "the_class",
         AttachSpec,
         (
-            "expected a mapping or AttachSpec, got <class 'fgadahat_hooks.spec.AttachSpec'>. Write AttachSpec(), "
-            "with the brackets.",
+            "expected a mapping or AttachSpec, got <class 'fgadahat_hooks.spec.attach_spec.AttachSpec'>. Write "
+            "AttachSpec(), with the brackets.",
         ),
     ),
     SpecCase(

@@ -1,4 +1,4 @@
-"""Wrong calls about optimizers, steps and batches, and the words in which each is told."""
+"""Wrong calls about optimizers, steps and batches, and the message of each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import torch
 from torch import nn
 
 from fgadahat_hooks import errors
-from tests.support.call_world import CallCase, Streamed, closed, go_over, own_sgd, without_annealing, without_embeddings
+from tests.support.call_world import (
+    CallCase,
+    WithoutLength,
+    ended_task,
+    iterate,
+    step_without_annealing,
+    step_without_embeddings,
+    unprotected_sgd,
+)
 
-LEFT = "Task 'left' is not running. Use it inside its own block: `with session.task('left') as task:`."
+NOT_RUNNING = "Task 'left' is not running. Use it inside its own block: `with session.task('left') as task:`."
 
 STEPS: list[CallCase] = [
     CallCase(
         "protect_a_scheduler",
         "running",
-        lambda w: w.task.protect(torch.optim.lr_scheduler.StepLR(own_sgd(w), 1)),
+        lambda w: w.task.protect(torch.optim.lr_scheduler.StepLR(unprotected_sgd(w), 1)),
         errors.BadCallError,
         (
             "Expected a torch.optim.Optimizer, but got StepLR. Pass the optimizer itself, not a scheduler, a "
@@ -24,7 +32,7 @@ STEPS: list[CallCase] = [
     CallCase(
         "protect_a_list",
         "running",
-        lambda w: w.task.protect([own_sgd(w)]),
+        lambda w: w.task.protect([unprotected_sgd(w)]),
         errors.BadCallError,
         (
             "Expected a torch.optim.Optimizer, but got list. Pass the optimizer itself, not a scheduler, a scaler"
@@ -44,14 +52,14 @@ STEPS: list[CallCase] = [
     CallCase(
         "protect_after_the_task",
         "learnt",
-        lambda w: closed(w).protect(own_sgd(w)),
+        lambda w: ended_task(w).protect(unprotected_sgd(w)),
         errors.NoTaskError,
-        LEFT,
+        NOT_RUNNING,
     ),
     CallCase(
         "step_without_embeddings",
         "running",
-        without_embeddings,
+        step_without_embeddings,
         errors.ForeignOptimizerError,
         (
             "No protected optimizer holds the task embeddings of 1 layer(s), first '0': their gates would never "
@@ -61,7 +69,7 @@ STEPS: list[CallCase] = [
     CallCase(
         "step_unprotected_in_a_task",
         "running",
-        lambda w: own_sgd(w).step(),
+        lambda w: unprotected_sgd(w).step(),
         errors.UnprotectedOptimizerError,
         (
             "SGD is about to step parameters of the attached model inside task 'cars', but it was not protected: "
@@ -72,7 +80,7 @@ STEPS: list[CallCase] = [
     CallCase(
         "step_unprotected_outside_tasks",
         "learnt",
-        lambda w: own_sgd(w).step(),
+        lambda w: unprotected_sgd(w).step(),
         errors.UnprotectedOptimizerError,
         (
             "SGD is about to step parameters of the attached model outside any task: finished tasks would be "
@@ -83,7 +91,7 @@ STEPS: list[CallCase] = [
     CallCase(
         "step_without_annealing",
         "running",
-        without_annealing,
+        step_without_annealing,
         errors.NotAnnealedError,
         (
             "The gate scale was never set in this task. Go over `task.batches(loader)` instead of the loader, or "
@@ -93,17 +101,17 @@ STEPS: list[CallCase] = [
     CallCase(
         "batches_without_length",
         "running",
-        lambda w: go_over(w, Streamed()),
+        lambda w: iterate(w, WithoutLength()),
         errors.BadCallError,
         (
-            "Expected `num_batches` for a loader without a length (Streamed): the gates are annealed over the "
+            "Expected `num_batches` for a loader without a length (WithoutLength): the gates are annealed over the "
             "batches of an epoch. Pass task.batches(loader, num_batches=...)."
         ),
     ),
     CallCase(
         "more_batches_than_said",
         "running",
-        lambda w: go_over(w, [1, 2, 3], num_batches=2),
+        lambda w: iterate(w, [1, 2, 3], num_batches=2),
         errors.BadCallError,
         (
             "Expected at most 2 batches, but the loader gave another one. Pass the true num_batches: the gates "
@@ -113,28 +121,28 @@ STEPS: list[CallCase] = [
     CallCase(
         "number_of_batches_is_zero",
         "running",
-        lambda w: go_over(w, [1, 2], num_batches=0),
+        lambda w: iterate(w, [1, 2], num_batches=0),
         errors.BadCallError,
         "Expected `num_batches` to be a whole number of at least 1, but got 0.",
     ),
     CallCase(
         "number_of_batches_is_a_float",
         "running",
-        lambda w: go_over(w, [1, 2], num_batches=2.0),
+        lambda w: iterate(w, [1, 2], num_batches=2.0),
         errors.BadCallError,
         "Expected `num_batches` to be a whole number of at least 1, but got 2.0.",
     ),
     CallCase(
         "batches_after_the_task",
         "learnt",
-        lambda w: next(iter(closed(w).batches([1]))),
+        lambda w: next(iter(ended_task(w).batches([1]))),
         errors.NoTaskError,
-        LEFT,
+        NOT_RUNNING,
     ),
     CallCase(
         "protect_before_the_task",
         "attached",
-        lambda w: w.session.task("birds").protect(own_sgd(w)),
+        lambda w: w.session.task("birds").protect(unprotected_sgd(w)),
         errors.NoTaskError,
         "Task 'birds' is not running. Use it inside its own block: `with session.task('birds') as task:`.",
     ),
@@ -155,16 +163,16 @@ STEPS: list[CallCase] = [
     CallCase(
         "anneal_after_the_task",
         "learnt",
-        lambda w: closed(w).anneal(1, 2),
+        lambda w: ended_task(w).anneal(1, 2),
         errors.NoTaskError,
-        LEFT,
+        NOT_RUNNING,
     ),
     CallCase(
         "regularization_after_the_task",
         "learnt",
-        lambda w: closed(w).regularization(),
+        lambda w: ended_task(w).regularization(),
         errors.NoTaskError,
-        LEFT,
+        NOT_RUNNING,
     ),
     CallCase(
         "lr_is_zero",

@@ -1,9 +1,9 @@
-"""Wrong calls about tasks, and the words in which each is told."""
+"""Wrong calls about tasks, and the message of each."""
 
 from __future__ import annotations
 
 from fgadahat_hooks import errors
-from tests.support.call_world import CallCase, X, gone, mixed, run, two_heads, untraced
+from tests.support.call_world import CallCase, X, detached, evaluate_mixed, run_task, two_heads, untraced
 
 DETACHED = "The session was detached and its model given back. Call fgadahat_hooks.attach again."
 NO_CARS = "Expected the id of a finished task, but got 'cars'. Finished tasks: 'birds'."
@@ -12,7 +12,7 @@ TASKS: list[CallCase] = [
     CallCase(
         "num_classes_before_the_first_batch",
         "plain",
-        lambda w: run(untraced(), "birds", num_classes=4),
+        lambda w: run_task(untraced(), "birds", num_classes=4),
         errors.BadCallError,
         (
             "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
@@ -22,35 +22,35 @@ TASKS: list[CallCase] = [
     CallCase(
         "task_of_no_id",
         "attached",
-        lambda w: run(w.session, ""),
+        lambda w: run_task(w.session, ""),
         errors.BadCallError,
         "Expected a task id that is a non-empty str or an int, but got ''.",
     ),
     CallCase(
         "task_id_is_a_bool",
         "attached",
-        lambda w: run(w.session, True),
+        lambda w: run_task(w.session, True),
         errors.BadCallError,
         "Expected a task id that is a non-empty str or an int, but got True.",
     ),
     CallCase(
         "task_id_is_a_float",
         "attached",
-        lambda w: run(w.session, 1.0),
+        lambda w: run_task(w.session, 1.0),
         errors.BadCallError,
         "Expected a task id that is a non-empty str or an int, but got 1.0.",
     ),
     CallCase(
         "task_id_is_nothing",
         "attached",
-        lambda w: run(w.session, None),
+        lambda w: run_task(w.session, None),
         errors.BadCallError,
         "Expected a task id that is a non-empty str or an int, but got None.",
     ),
     CallCase(
         "task_finished_already",
         "learnt",
-        lambda w: run(w.session, "birds"),
+        lambda w: run_task(w.session, "birds"),
         errors.DuplicateTaskError,
         (
             "Task 'birds' is finished already; training it again could change it. Choose another id, or evaluate "
@@ -60,7 +60,7 @@ TASKS: list[CallCase] = [
     CallCase(
         "task_inside_a_task",
         "running",
-        lambda w: run(w.session, "dogs"),
+        lambda w: run_task(w.session, "dogs"),
         errors.TaskRunningError,
         (
             "Task 'cars' is running; end it before task 'dogs' begins. Two tasks never overlap: leave the first "
@@ -80,28 +80,28 @@ TASKS: list[CallCase] = [
     CallCase(
         "num_classes_is_zero",
         "attached",
-        lambda w: run(w.session, "birds", num_classes=0),
+        lambda w: run_task(w.session, "birds", num_classes=0),
         errors.BadCallError,
         "Expected `num_classes` to be a whole number of at least 1, but got 0.",
     ),
     CallCase(
         "num_classes_is_text",
         "attached",
-        lambda w: run(w.session, "birds", num_classes="20"),
+        lambda w: run_task(w.session, "birds", num_classes="20"),
         errors.BadCallError,
         "Expected `num_classes` to be a whole number of at least 1, but got '20'.",
     ),
     CallCase(
         "num_classes_is_a_bool",
         "attached",
-        lambda w: run(w.session, "birds", num_classes=True),
+        lambda w: run_task(w.session, "birds", num_classes=True),
         errors.BadCallError,
         "Expected `num_classes` to be a whole number of at least 1, but got True.",
     ),
     CallCase(
         "num_classes_without_one_head",
         "plain",
-        lambda w: run(two_heads(), "birds", num_classes=4),
+        lambda w: run_task(two_heads(), "birds", num_classes=4),
         errors.BadCallError,
         (
             "Expected a model with one linear or convolutional head, not grouped, for num_classes=4, but its heads "
@@ -139,7 +139,7 @@ TASKS: list[CallCase] = [
     CallCase(
         "use_of_a_list_of_another_length",
         "learnt",
-        lambda w: mixed(w, ["birds"]),
+        lambda w: evaluate_mixed(w, ["birds"]),
         errors.BadCallError,
         (
             "Expected one task id for each of the 2 samples of the batch, but session.use got 1. Give a list as "
@@ -149,7 +149,7 @@ TASKS: list[CallCase] = [
     CallCase(
         "use_of_a_list_with_an_unknown_task",
         "learnt",
-        lambda w: mixed(w, ["birds", "cars"]),
+        lambda w: evaluate_mixed(w, ["birds", "cars"]),
         errors.UnknownTaskError,
         NO_CARS,
     ),
@@ -194,28 +194,28 @@ TASKS: list[CallCase] = [
     CallCase(
         "task_after_detach",
         "plain",
-        lambda w: run(gone(w), "birds"),
+        lambda w: run_task(detached(w), "birds"),
         errors.DetachedError,
         DETACHED,
     ),
     CallCase(
         "use_after_detach",
         "plain",
-        lambda w: gone(w).use("birds"),
+        lambda w: detached(w).use("birds"),
         errors.DetachedError,
         DETACHED,
     ),
     CallCase(
         "groups_after_detach",
         "plain",
-        lambda w: gone(w).parameter_groups(lr=0.1),
+        lambda w: detached(w).parameter_groups(lr=0.1),
         errors.DetachedError,
         DETACHED,
     ),
     CallCase(
         "verify_after_detach",
         "plain",
-        lambda w: gone(w).verify(),
+        lambda w: detached(w).verify(),
         errors.DetachedError,
         DETACHED,
     ),

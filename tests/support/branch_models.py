@@ -1,4 +1,4 @@
-"""Models that choose their way by the sign of their inputs, and what tests do with them."""
+"""Models whose execution path depends on the sign of their inputs, and what tests do with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = 4
 
 
 class Base(nn.Module):
-    """A stem, two convolutions, and a head; what is between them depends on the sign of the inputs' mean."""
+    """A stem, two convolutions and a head; how they are connected depends on the sign of the inputs' mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class OtherActivation(Base):
 
 
 class OtherFeeder(Base):
-    """On negative inputs `b` is fed by a layer without a gate."""
+    """On negative inputs `b` reads a layer without a gate."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.other(x)[..., :4, :4] if self.negative(x) else self.usual(x))
@@ -58,7 +58,7 @@ class SkippedLayer(Base):
 
 
 class SkippedNorm(Base):
-    """The stem's gate is behind the norm, which negative inputs leave out."""
+    """The stem's gate is behind the norm, which negative inputs skip."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem(x)
@@ -73,7 +73,7 @@ class SharedNorm(Base):
 
 
 class Swapped(Base):
-    """The two layers change their places."""
+    """On negative inputs the two layers swap places."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu(self.norm(self.stem(x)))
@@ -84,7 +84,7 @@ class Swapped(Base):
 
 
 class EarlyExit(Base):
-    """Negative inputs leave early, through the same head."""
+    """Negative inputs exit early, through the same head."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.relu(self.norm(self.stem(x)))
@@ -140,7 +140,7 @@ def learn(session: fh.Session, task: str, signs: tuple[int, ...], steps: int = 3
             optimizer.step()
 
 
-def look(session: fh.Session, task: str, sign: int) -> Tensor:
+def task_logits(session: fh.Session, task: str, sign: int) -> Tensor:
     session.model.eval()
     with torch.no_grad(), session.use(task):
         out: Tensor = session.model(batch(sign, seed=77))

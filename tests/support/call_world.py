@@ -1,4 +1,4 @@
-"""Models at some stage of their life, and what is done wrong to them."""
+"""Models at some stage of a session, and the wrong calls of the tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ X = torch.ones(2, 4, dtype=torch.float64)
 
 
 class Net(nn.Module):
-    """A layer with a norm, one that the forward never reaches, and a head."""
+    """A layer with a norm, a layer that the forward never reaches, and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Net(nn.Module):
         return self.head(self.body(x))  # type: ignore[no-any-return]
 
 
-class Streamed:
-    """Batches whose number nobody knows."""
+class WithoutLength:
+    """A loader without `__len__`."""
 
     def __init__(self, count: int = 2) -> None:
         self.count = count
@@ -44,7 +44,7 @@ class Streamed:
 
 @dataclass
 class World:
-    """A model at some stage of its life."""
+    """A model at some stage of a session."""
 
     model: nn.Module
     session: Any = None
@@ -53,7 +53,7 @@ class World:
 
 @contextmanager
 def world(stage: Stage) -> Iterator[World]:
-    """Give a model: plain, attached, with task 'birds' finished, or with task 'cars' running after it."""
+    """Give a model: plain, attached, with task 'birds' finished, or then with task 'cars' running."""
     made = World(Net() if stage == "plain" else mlp(4, 5, 3))
     if stage != "plain":
         made.session = fh.attach(made.model, {}, X)
@@ -73,7 +73,7 @@ def world(stage: Stage) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class CallCase:
-    """A call, when it is made, and what it is told."""
+    """A call, the stage at which it is made, and the error it should raise."""
 
     name: str
     stage: Stage
@@ -83,22 +83,22 @@ class CallCase:
 
 
 def wrong(value: object) -> Any:
-    """Pass what a type checker would refuse."""
+    """Return the value as `Any`, for arguments that a type checker would refuse."""
     return value
 
 
 def raising(model: nn.Module) -> None:
-    """Stand for a function of example inputs that has a fault."""
+    """Raise, as a faulty function of example inputs would."""
     raise KeyError("pixels")
 
 
 def untraced() -> fh.Session:
-    """Return a session of a model that has seen no batch."""
+    """Return a session of a model that has not been traced."""
     return fh.attach(mlp(4, 5, 3), {})
 
 
 class TwoHeads(nn.Module):
-    """Gives two outputs."""
+    """A model with two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,15 +114,15 @@ def two_heads() -> fh.Session:
     return fh.attach(TwoHeads(), {}, torch.ones(2, 4))
 
 
-def gone(w: World) -> fh.Session:
-    """Return a session that has given its model back."""
+def detached(w: World) -> fh.Session:
+    """Return a detached session."""
     session = fh.attach(w.model, {"gates": {"exclude": "spare"}}, torch.ones(2, 4))
     session.detach()
     return session
 
 
-def closed(w: World) -> Any:
-    """Return a task that was left."""
+def ended_task(w: World) -> Any:
+    """Return a task whose block was left by an exception."""
     task = w.session.task("left")
     try:
         with task:
@@ -131,48 +131,48 @@ def closed(w: World) -> Any:
         return task
 
 
-def run(session: fh.Session, name: Any, **options: Any) -> None:
+def run_task(session: fh.Session, name: Any, **options: Any) -> None:
     """Begin and end a task."""
     with session.task(name, **options):
         pass
 
 
-def mixed(w: World, tasks: Any) -> None:
-    """Evaluate two samples."""
+def evaluate_mixed(w: World, tasks: Any) -> None:
+    """Evaluate two samples with one task each."""
     with w.session.use(tasks):
         w.model(X)
 
 
-def go_over(w: World, loader: Any, **options: Any) -> None:
-    """Go over a loader's batches."""
+def iterate(w: World, loader: Any, **options: Any) -> None:
+    """Iterate over `task.batches` of a loader."""
     for _ in w.task.batches(loader, **options):
         pass
 
 
-def own_sgd(w: World) -> torch.optim.Optimizer:
-    """Return an optimizer that nobody protects, with gradients to step on."""
+def unprotected_sgd(w: World) -> torch.optim.Optimizer:
+    """Return an optimizer that is not protected, of parameters with gradients."""
     for p in w.model.parameters():
         p.grad = torch.ones_like(p)
     return torch.optim.SGD(w.model.parameters(), lr=0.1)
 
 
-def without_embeddings(w: World) -> None:
-    """Step a protected optimizer of the model's own parameters alone."""
+def step_without_embeddings(w: World) -> None:
+    """Step a protected optimizer that holds the model's own parameters but no task embeddings."""
     optimizer = w.task.protect(torch.optim.SGD([w.session.parameter_groups(lr=0.1)[0]]))
     w.task.anneal(1, 2)
     backward(w.session, w.task, batches(4, 3)[0])
     optimizer.step()
 
 
-def without_annealing(w: World) -> None:
-    """Step a protected optimizer though nobody set the gate scale."""
+def step_without_annealing(w: World) -> None:
+    """Step a protected optimizer without having set the gate scale."""
     optimizer = w.task.protect(sgd(w.session.parameter_groups(lr=0.1)))
     backward(w.session, w.task, batches(4, 3)[0])
     optimizer.step()
 
 
 class Unfinished(fh.Measure):
-    """A measure that does not say how it is computed."""
+    """A measure without `compute`."""
 
 
 class Named(fh.Measure):

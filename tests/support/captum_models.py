@@ -1,4 +1,4 @@
-"""Models that captum can explain: each non-linear module used once, sums as modules, no ReLU in place."""
+"""Models that captum supports: each non-linear module used once, sums as modules, no ReLU in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from tests.support.attribution import mean_abs
-from tests.support.explained import site
+from tests.support.plain_attribution import layer_site
 
 
 class Mask(nn.Module):
@@ -56,7 +56,7 @@ class Cnn(nn.Module):
         h = self.relu1(self._masked("stem", self.stem_norm(self.stem(x))))
         left = self._masked("left", self.left_norm(self.left(h)))
         h = self.relu2(self.add(left, self._masked("right", self.right(h))))
-        h = self.pool(self.drop(h).clone())  # apart from what the ReLU put out: see the test of adjacent modules
+        h = self.pool(self.drop(h).clone())  # not the ReLU's own output: see the test of adjacent modules
         logits: Tensor = self.head(self.relu3(self._masked("hidden", self.hidden(h.flatten(1)))))
         return logits
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 def for_captum(resnet: ResNet) -> nn.Module:
-    """Return a copy of a residual network whose blocks captum can explain."""
+    """Return a copy of a residual network whose blocks captum supports."""
     made: nn.Module = copy.deepcopy(resnet)
     made.add_module("relu", nn.ReLU())
     for number in range(1, 5):
@@ -88,8 +88,8 @@ def for_captum(resnet: ResNet) -> nn.Module:
     return made
 
 
-def give_rules(model: nn.Module, rule: type[PropagationRule] = EpsilonRule) -> None:
-    """Tell captum that masks are linear, and its rule for layers; it forgets after each call."""
+def set_captum_rules(model: nn.Module, rule: type[PropagationRule] = EpsilonRule) -> None:
+    """Set captum's rules for masks and layers; captum removes them after each call."""
     for module in model.modules():
         if isinstance(module, Mask):
             module.rule = EpsilonRule()
@@ -97,8 +97,8 @@ def give_rules(model: nn.Module, rule: type[PropagationRule] = EpsilonRule) -> N
             module.rule = rule()
 
 
-def shake_norms(model: nn.Module) -> nn.Module:
-    """Give every BatchNorm statistics and an affine map that change what goes through it."""
+def randomise_norms(model: nn.Module) -> nn.Module:
+    """Give every BatchNorm random statistics and parameters, so that it changes its input."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -111,7 +111,7 @@ def shake_norms(model: nn.Module) -> nn.Module:
     return model
 
 
-def inputs(count: int = 3, size: int = 8) -> tuple[Tensor, Tensor]:
+def images_and_labels(count: int = 3, size: int = 8) -> tuple[Tensor, Tensor]:
     """Return images in double precision, and labels of four classes."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64), torch.arange(count) % 4
@@ -127,29 +127,29 @@ def by_layer(
     rule: type[PropagationRule] = EpsilonRule,
     **options: Any,
 ) -> dict[str, Tensor]:
-    """Return captum's attributions of layers, one after the other, reduced to one number a unit."""
+    """Return captum's attribution of each layer, reduced to one number a unit."""
     found = {}
     for name in layers:
-        give_rules(model, rule)
+        set_captum_rules(model, rule)
         value = method(model, model.get_submodule(name)).attribute(x.clone().requires_grad_(), target=y, **options)
-        found[name] = mean_abs(value, site(model, name).axis)
+        found[name] = mean_abs(value, layer_site(model, name).axis)
     return found
 
 
 def cnn() -> tuple[nn.Module, nn.Module, int]:
-    model = shake_norms(Cnn())
+    model = randomise_norms(Cnn())
     return model, model, 8
 
 
 def residual() -> tuple[nn.Module, nn.Module, int]:
-    """Give torchvision's model as it is, whose ReLUs act in place and are used twice, and one that captum can do."""
+    """Return torchvision's model, whose ReLUs act in place and are used twice, and a copy that captum supports."""
     model = resnet18(num_classes=4)
-    shake_norms(model)
+    randomise_norms(model)
     return model, for_captum(model), 32
 
 
 class Mlp(nn.Module):
-    """Linear layers on a flattened image; captum's LRP knows no module that flattens."""
+    """Linear layers on a flattened image; captum's LRP has no rule for `nn.Flatten`."""
 
     def __init__(self) -> None:
         super().__init__()

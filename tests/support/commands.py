@@ -1,4 +1,4 @@
-"""The command line, called in this process."""
+"""Run the command line in this process."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typer.testing import CliRunner
 from fgadahat_hooks.cli.app import app
 
 
-class Said(NamedTuple):
-    """What a command said, and the status it ended with."""
+class CommandResult(NamedTuple):
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
 
-def call(*arguments: object) -> Said:
-    """Run a command; an exception that it should have told is raised."""
+def call(*arguments: object) -> CommandResult:
+    """Run a command; exceptions that it does not report are raised."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    return Said(result.exit_code, result.stdout, result.stderr)
+    return CommandResult(result.exit_code, result.stdout, result.stderr)

@@ -1,4 +1,4 @@
-"""Finished tasks with random masks, and models that export must get right."""
+"""Finished tasks with random masks, and models with special cases for the export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fgadahat_hooks as fh
 from tests.support.learning import logits
 
 SHARE = 0.5
-"""Of the units, how many are on."""
+"""Fraction of the units that are on."""
 
 
 def finish(session: fh.Session, task: str, seed: int = 0, share: float = SHARE) -> None:
@@ -61,7 +61,7 @@ class TiedNorms(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention whose output layer is used functionally, and a grouped convolution."""
+    """Attention whose output layer is called functionally, and a grouped convolution."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Three tasks one after another, looking back at each earlier one after each later one."""
+"""Several tasks one after another, each earlier one compared after each later one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.learning import Recipe, learn, logits
 from tests.support.zoo_models import CLASSES, images, labels
 
 STEPS = 3
-LOOK = 5
-"""Images that every task is looked at with."""
+PROBES = 5
+"""Number of images on which the logits of every task are compared."""
 
 
 class History:
@@ -23,7 +23,7 @@ class History:
     def __init__(self, model: nn.Module, spec: object = None, callbacks: list[fh.Callback] | None = None) -> None:
         """Attach to a model for images."""
         self.session = fh.attach(model, {} if spec is None else spec, images(1), callbacks)
-        self.probe = images(LOOK, seed=99)
+        self.probe = images(PROBES, seed=99)
         self.ended: dict[str, Tensor] = {}
 
     def learn(self, task: str, how: Recipe, *, classes: int = CLASSES, accumulate: int = 1) -> None:
@@ -35,7 +35,7 @@ class History:
         losses = learn(self.session, task, batches, how, num_classes=resize, accumulate=accumulate)
         self._check_learnt(task, losses, before)
         self.ended[task] = logits(self.session, task, self.probe)
-        self._check_telling(self.ended[task], classes)
+        self._check_sensitive(self.ended[task], classes)
 
     def _gated(self) -> dict[str, Tensor]:
         found = {}
@@ -54,9 +54,9 @@ class History:
         assert 0 < int(used.sum()) < used.numel()
 
     @staticmethod
-    def _check_telling(ended: Tensor, classes: int) -> None:
-        """Logits that are alike for all images, or not finite, could not show a leak."""
-        assert ended.shape == (LOOK, classes)
+    def _check_sensitive(ended: Tensor, classes: int) -> None:
+        """Logits that are equal for all images, or not finite, could not show a leak."""
+        assert ended.shape == (PROBES, classes)
         assert torch.isfinite(ended).all()
         assert (ended - ended[0])[1:].abs().amax(1).min() > 1e-4 * ended.abs().max()
 

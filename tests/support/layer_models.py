@@ -1,4 +1,4 @@
-"""Models of the layer types that image classifiers lack: lines, volumes, pictures drawn, words, waves."""
+"""Models with the layer types that image classifiers lack: Conv1d, Conv3d, transposed ones, Embedding and Conv1D."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = 20
 
 
 class Line(nn.Module):
-    """Plain, grouped and depthwise one-dimensional convolutions with norms; the second wraps around the edges."""
+    """Plain, grouped and depthwise one-dimensional convolutions with norms; the second has circular padding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Line(nn.Module):
 
 
 class Volume(nn.Module):
-    """A three-dimensional convolutional network with pools of all kinds."""
+    """A three-dimensional convolutional network with each type of pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Volume(nn.Module):
 
 
 class UNet(nn.Module):
-    """A class for each pixel: down by convolutions, up by transposed ones, a skip connection between."""
+    """A classifier of pixels: convolutions down, transposed ones up, and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def generator() -> nn.Module:
 
 
 class Sound(nn.Module):
-    """A decoder of waves: transposed one-dimensional convolutions, a 1 x 1 convolution as head."""
+    """A decoder of waveforms: transposed one-dimensional convolutions, and a convolution of width 1 as head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Sound(nn.Module):
 
 
 class Words(nn.Module):
-    """Word and position tables added up, a convolution over words, the largest value of each."""
+    """The sum of word and position embeddings, a convolution over words, and a maximum over them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Words(nn.Module):
 
 
 class Functional(nn.Module):
-    """Uses the weights of its layers itself, so that gates must act on what each weight has for a unit."""
+    """Calls functions with the weights of its layers, so that gates must act on the unit axis of each weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Functional(nn.Module):
 
 
 class Logits(nn.Module):
-    """A model of transformers that puts out nothing but logits."""
+    """A model of transformers that returns only its logits."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Logits(nn.Module):
 
 
 def gpt2() -> nn.Module:
-    """Return GPT-2 as a classifier, of `Conv1D` layers."""
+    """Return GPT-2 as a classifier, which has `Conv1D` layers."""
     t: Any = import_module("transformers")
     options = {"n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 8}
     tokens = {"vocab_size": WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -156,7 +156,7 @@ def wav2vec2() -> nn.Module:
 
 
 def video() -> nn.Module:
-    """Return torchvision's ResNet over volumes with one block a stage, and fewer channels than the published ones."""
+    """Return torchvision's video ResNet with one block per stage, and fewer channels than the published ones."""
     from torchvision.models.video.resnet import BasicBlock, Conv3DSimple, VideoResNet
 
     model: nn.Module = VideoResNet(BasicBlock, [Conv3DSimple] * 4, [1, 1, 1, 1], _ThinStem, num_classes=CLASSES)
@@ -171,12 +171,12 @@ class _ThinStem(nn.Sequential):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and what it takes and is to put out.
+    """A model, and the shapes of its inputs and outputs.
 
     Attributes:
         build: Makes the model.
-        shape: Of one sample's input; of words, how many.
-        places: Of one sample's output, after the classes.
+        shape: Shape of one sample's input; for words, their number.
+        places: Shape of one sample's output after the class axis.
         targets: Which layers get gates.
     """
 
@@ -186,7 +186,7 @@ class Subject:
     targets: tuple[str, ...] = ("all",)
 
     def model(self) -> nn.Module:
-        """Return the model with norms and scales that hide nothing, the same each time."""
+        """Return the model, the same each time, with random norm parameters and biases, none of them zero."""
         torch.manual_seed(3)
         model = self.build()
         with torch.no_grad():
@@ -196,7 +196,7 @@ class Subject:
         return model
 
     def batch(self, count: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels, one a place of the output."""
+        """Return inputs and labels, one label per position of the output."""
         generator = torch.Generator().manual_seed(seed)
         words = len(self.shape) == 1 and self.shape[0] < WORDS
         size = (count, *self.shape)
@@ -205,7 +205,7 @@ class Subject:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Hard HAT on the targets."""
+        """A spec with HAT on the targets."""
         return {"gates": {"targets": list(self.targets)}, "adjustment": {"mode": "hat"}}
 
 
@@ -223,4 +223,4 @@ SUBJECTS: dict[str, Subject] = {
     "video": Subject(video, (2, 3, 12, 12)),
 }
 SMALL = tuple(name for name in SUBJECTS if name not in ("wav2vec2", "video", "gpt2"))
-"""Those that cover every layer type at the least cost."""
+"""The subjects that cover every layer type at the lowest cost."""

@@ -1,4 +1,4 @@
-"""A plain loop over a few batches, and what a test wants to know of it."""
+"""A plain training loop over a few batches, and functions that inspect the trained model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass
 class Recipe:
-    """An optimizer, made new for each task unless `keep` is set.
+    """How to make an optimizer, a new one for each task unless `keep` is set.
 
     Attributes:
-        make: Makes it from parameter groups.
+        make: Creates it from parameter groups.
         lr: Learning rate of the weights.
         weight_decay: Of the weights.
         keep: Whether all tasks share one object.
@@ -82,7 +82,7 @@ def learn(
     return losses
 
 
-class _Breaking(list[Batch]):
+class _Failing(list[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         yield from super().__iter__()
         raise ZeroDivisionError
@@ -90,7 +90,7 @@ class _Breaking(list[Batch]):
 
 def breaking(batches: Sequence[Batch]) -> Sequence[Batch]:
     """Return batches after which the loader raises ZeroDivisionError."""
-    return _Breaking(batches)
+    return _Failing(batches)
 
 
 def gates(session: fh.Session) -> list[Gate]:

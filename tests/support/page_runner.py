@@ -1,7 +1,7 @@
-"""Runs the scripts of documentation pages, each in a process of its own that starts with torch and the library loaded.
+"""Run the scripts of documentation pages, each in its own process, forked with torch and the library already imported.
 
-Importing them takes seconds; a fork server does it once for all pages. It runs no operation itself, so that a page
-finds the same state as in an interpreter that has just imported both.
+Importing them takes seconds; a fork server does it once for all pages. The server runs no operation itself, so that a
+page starts from the same state as in a new interpreter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SERVER.set_forkserver_preload([__name__])
 
 
 class Done(NamedTuple):
-    """How a script ended: its exit code, and all that it and the interpreter wrote."""
+    """Exit code of a script, and all output of script and interpreter."""
 
     returncode: int
     output: str
@@ -39,7 +39,7 @@ def run(code: str, name: str, folder: Path) -> Done:
     Args:
         code: The script.
         name: The file name that tracebacks show.
-        folder: Where to put the script, its empty working folder and its output.
+        folder: Where to write the script, its empty working folder and its output.
     """
     file, work, output = folder / name, folder / "work", folder / "output.txt"
     file.write_text(code, encoding="utf-8")
@@ -52,7 +52,7 @@ def run(code: str, name: str, folder: Path) -> Done:
 
 
 def _child(file: Path, work: Path, output: Path) -> None:
-    """Be the page's process."""
+    """Run the script in the child process."""
     target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -62,9 +62,9 @@ def _child(file: Path, work: Path, output: Path) -> None:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     warnings.resetwarnings()
-    warnings.simplefilter("error")  # whatever a page's own lines warn of
+    warnings.simplefilter("error")  # also warnings from a page's own lines
     try:
         runpy.run_path(str(file), run_name="__main__")
-    except Exception:  # the page's error is the finding
+    except Exception:  # any error of the page is a result to report
         traceback.print_exc()
         sys.exit(_BROKEN)

@@ -1,4 +1,4 @@
-"""Small runs to look at, each trained once a process; nobody changes them."""
+"""Small runs to inspect, each trained once per process; tests must not change them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCURACY = [[0.9], [0.85, 0.8], [0.7, 0.8, 1.0]]
 
 @cache
 def session(mode: str = "fg_adahat", tasks: int = 3) -> fh.Session:
-    """Return a session with so many finished tasks; modes other than `fg_adahat` measure no importance."""
+    """Return a session with a number of finished tasks; modes other than `fg_adahat` measure no importance."""
     torch.manual_seed(0)
     model = Net()
     found = fh.attach(model, {"adjustment": {"mode": mode}, "regularization": {"factor": 0.5}}, example())
@@ -40,7 +40,7 @@ def session(mode: str = "fg_adahat", tasks: int = 3) -> fh.Session:
 
 @cache
 def summary(mode: str = "fg_adahat", tasks: int = 3, measured: bool = True) -> RunSummary:
-    """Return what there is to look at of such a session."""
+    """Return the summary of such a session."""
     return summarize(session(mode, tasks), ACCURACY[:tasks] if measured and tasks else None)
 
 

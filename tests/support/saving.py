@@ -1,4 +1,4 @@
-"""A plain loop that saves after each step and goes on from whatever it finds: what the tests of saving train."""
+"""A plain training loop that saves after each step and resumes from the folder, for the tests of saving."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC: dict[str, Any] = {
 
 
 class Net(nn.Sequential):
-    """Two hidden layers, a norm that counts, dropout that draws, and a head."""
+    """Two hidden layers, a norm with running statistics, dropout, and a head."""
 
     def __init__(self, hidden: int = 8, classes: int = 3) -> None:
         super().__init__(
@@ -44,14 +44,14 @@ def example() -> Tensor:
 
 
 def loader(number: int, classes: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Return a loader that shuffles by torch's global random numbers."""
+    """Return a loader that shuffles with torch's global random numbers."""
     draw = torch.Generator().manual_seed(number)
     x, y = torch.randn(8 * STEPS, 6, generator=draw), torch.randint(0, classes, (8 * STEPS,), generator=draw)
     return DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
 
 
 def learn(folder: Path, after_save: Callable[[fh.Session], None] = lambda _: None, spec: Any = None) -> fh.Session:
-    """Learn all tasks, saving after each step and each task, from where the folder says."""
+    """Learn all tasks, saving after each step and each task; resume from the folder if it has a save."""
     torch.manual_seed(0)
     if (folder / "manifest.json").exists():
         session = fh.load(Net(), folder)
@@ -72,12 +72,12 @@ def learn(folder: Path, after_save: Callable[[fh.Session], None] = lambda _: Non
 def _learn_one(
     session: fh.Session, folder: Path, number: int, name: str | int, classes: int
 ) -> Iterator[dict[str, Any]]:
-    going_on = session.interrupted == name
-    with session.task(name, None if going_on else classes, resume=going_on) as task:
+    resuming = session.interrupted == name
+    with session.task(name, None if resuming else classes, resume=resuming) as task:
         optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=0.01, weight_decay=0.1)))
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
         extra = {"optimizer": optimizer, "scheduler": scheduler}
-        if going_on:
+        if resuming:
             session.restore(folder, extra)
         for epoch in range(task.steps // STEPS, EPOCHS):
             for x, y in task.batches(loader(number, classes), start=task.steps - STEPS * epoch):
@@ -90,7 +90,7 @@ def _learn_one(
 
 
 def tensors_of(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Give every leaf of nested values with its place."""
+    """Yield every leaf of nested values with its place."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from tensors_of(part, f"{where}.{key!r}")
@@ -102,7 +102,7 @@ def tensors_of(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def bits(session: fh.Session, *, spec: bool = True) -> str:
-    """Return a digest of every bit that a session and its model hold, with or without the words of the spec."""
+    """Return a digest of every bit that a session and its model hold, with or without the spec."""
     found, state = hashlib.sha256(), session.state_dict()
     if not spec:
         del state["spec"]
@@ -113,11 +113,11 @@ def bits(session: fh.Session, *, spec: bool = True) -> str:
 
 
 class StopError(Exception):
-    """Ends a loop after a save, as a lost machine would."""
+    """Ends a loop after a save, as a crash would."""
 
 
 def stop_after(count: int) -> Callable[[fh.Session], None]:
-    """Return what stops a loop after a number of saves."""
+    """Return a function that stops a loop after a number of saves."""
     left = [count]
 
     def after_save(_: fh.Session) -> None:

@@ -1,4 +1,4 @@
-"""A small model in double precision, and a few steps on it: what many tests need."""
+"""A small model in double precision, and functions that train it for a few steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def mlp(*sizes: int) -> nn.Sequential:
 
 
 def batches(features: int, classes: int, count: int = 2, samples: int = 5) -> list[Batch]:
-    """Draw a few batches of noise with random labels."""
+    """Return a few batches of noise with random labels."""
     return [
         (torch.randn(samples, features, dtype=torch.float64), torch.randint(0, classes, (samples,)))
         for _ in range(count)
@@ -35,7 +35,7 @@ def batches(features: int, classes: int, count: int = 2, samples: int = 5) -> li
 
 
 def sgd(groups: Any) -> Optimizer:
-    """Make plain SGD of groups that carry their learning rates."""
+    """Return plain SGD over groups with their own learning rates."""
     return torch.optim.SGD(groups)
 
 
@@ -48,7 +48,7 @@ def backward(session: fh.Session, task: fh.Task, batch: Batch) -> Tensor:
 
 
 def train(session: fh.Session, task: fh.Task, optimizer: Optimizer, data: Iterable[Batch]) -> None:
-    """Go over the batches once, a step each."""
+    """Train on each batch once, with one step a batch."""
     for batch in task.batches(list(data)):
         optimizer.zero_grad()
         backward(session, task, batch)
@@ -56,13 +56,13 @@ def train(session: fh.Session, task: fh.Task, optimizer: Optimizer, data: Iterab
 
 
 def learn(session: fh.Session, name: str | int, data: Iterable[Batch], make: Make = sgd, lr: float = 0.1) -> None:
-    """Learn one task with an optimizer of its own; embeddings move little, so that about half of the units stay on."""
+    """Learn one task with its own optimizer; embeddings change little, so that about half of the units stay on."""
     with session.task(name) as task:
         train(session, task, task.protect(make(session.parameter_groups(lr=lr, gate_lr=0.01))), data)
 
 
 class LeftError(Exception):
-    """Why a task was left."""
+    """Raised to leave a task."""
 
 
 @contextmanager

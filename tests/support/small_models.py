@@ -1,4 +1,4 @@
-"""Models of a few dozen units, each with one trait that matters."""
+"""Models of a few dozen units, each with one property that tests need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SHAPE = (2, 6, 6)
-"""Channels, height and width of what all of them take."""
+"""Channels, height and width of their inputs."""
 
 
 def batch(count: int = 8, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 
 class Backwards(nn.Module):
-    """Layers are registered in the reverse of the order in which they run; all have another size."""
+    """Registers its layers in reverse of the order in which they run; no two have the same size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Functional(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """Puts out a dict of two logits."""
+    """Returns a dict of two logits."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Ten published architectures, built without downloads, made awkward, and fed with tiny images."""
+"""Ten published architectures, built without downloads, with random values everywhere, and tiny images for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 32
 
 
 def _narrow_vgg() -> nn.Module:
-    """Return VGG-11 with layers of 256 units in its classifier: 4096 of them hold 93 % of its 129 M parameters."""
+    """Return VGG-11 with 256 units a layer in its classifier: layers of 4096 hold 93 % of its 129 M parameters."""
     model: nn.Module = published.vgg11_bn(num_classes=CLASSES)
     model.avgpool = nn.AdaptiveAvgPool2d(2)
     parts = list(model.get_submodule("classifier").children())
@@ -45,7 +45,7 @@ TRANSFORMERS = ("convnext_tiny", "swin_t", "vit_b_16")
 
 
 def build(name: str) -> nn.Module:
-    """Return a model of `CLASSES` outputs whose norms, scales and head hide nothing."""
+    """Return a model of `CLASSES` outputs, randomised so that norms, scales and head let every change through."""
     model = BUILDERS[name]()
     randomise(model, images(16))
     return model
@@ -62,10 +62,10 @@ def labels(count: int = 4, classes: int = CLASSES) -> Tensor:
 
 
 def randomise(model: nn.Module, x: ExampleInputs) -> None:
-    """Move every value that is special at the start, so that no equality of logits is vacuous.
+    """Randomise every value that is special after initialisation, so that no equality of logits is vacuous.
 
-    Zero heads and vanishing layer scales would hide all that comes before them, and so would running statistics far
-    from the true ones, since the next layers would see a constant.
+    Zero heads and tiny layer scales would hide all that comes before them. So would running statistics far from the
+    true ones, since the next layers would see a constant.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -80,7 +80,7 @@ def randomise(model: nn.Module, x: ExampleInputs) -> None:
 
 
 def _measure_statistics(model: nn.Module, norms: list[_BatchNorm], x: ExampleInputs) -> None:
-    """Take the statistics of one batch, and let norms learn fast enough for tasks of a few batches."""
+    """Take the statistics of one batch, and set a momentum that is high enough for tasks of a few batches."""
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():

@@ -42,7 +42,7 @@ def more(session: fh.Session, task: str) -> None:
     learn(session, task, [(x, y % 2)] * 3, recipe("adamw"), num_classes=2 + ord(task) % 2)
 
 
-def looks(session: fh.Session) -> dict[Any, Tensor]:
+def all_logits(session: fh.Session) -> dict[Any, Tensor]:
     """Return the logits of every finished task."""
     return {task: logits(session, task, PROBE) for task in session.tasks}
 
@@ -66,25 +66,25 @@ def flat(tree: Any) -> list[Any]:
     """Return what is in a tree as one comparable list."""
     found: list[Any] = []
 
-    def walk(value: Any) -> None:
+    def collect(value: Any) -> None:
         if isinstance(value, Tensor):
             found.append((tuple(value.shape), value.flatten().tolist()))
         elif isinstance(value, dict):
             for key, part in value.items():
                 found.append(key)
-                walk(part)
+                collect(part)
         elif isinstance(value, list):
             for part in value:
-                walk(part)
+                collect(part)
         else:
             found.append(value)
 
-    walk(tree)
+    collect(tree)
     return found
 
 
 # ---------------------------------------------------------------- the report
-def test_a_dry_run_tells_what_only_the_task_holds_and_changes_nothing() -> None:
+def test_a_dry_run_reports_what_only_the_task_holds_and_changes_nothing() -> None:
     session = learnt()
     before, capacity = everything(session), session.capacity()
     report = session.forget("b")
@@ -130,19 +130,19 @@ def test_stored_bytes_are_those_that_go_away() -> None:
 @pytest.mark.parametrize("forgotten", ["a", "c", "d", "ab", "dca"])
 def test_the_others_keep_their_bits_and_the_next_task_uses_what_is_free(forgotten: str, spec: Any) -> None:
     session = learnt({"adjustment": {"mode": "hat"}, **spec})
-    before = looks(session)
+    before = all_logits(session)
     for task in forgotten:
         report = session.forget(task, dry_run=False)
         assert report.forgotten
         assert task not in session.tasks
         assert session.capacity() == report.capacity_after > report.capacity_before
     assert session.tasks == tuple(task for task in "abcd" if task not in forgotten)
-    assert same(before, looks(session))
+    assert same(before, all_logits(session))
     assert session.verify().tasks == session.tasks
     free = {name: ~mask for name, mask in session.cumulative_mask.items()}
     more(session, "e")
     more(session, forgotten[0])  # its id is free again
-    now = looks(session)
+    now = all_logits(session)
     assert same(now, {task: value for task, value in before.items() if task not in forgotten})
     assert any((session.masks("e")[name] & mask).any() for name, mask in free.items())
     session.verify()
@@ -183,9 +183,9 @@ def test_without_the_only_task_the_session_begins_anew() -> None:
         session.verify()
     more(session, "b")
     assert not torch.equal(session.model.get_parameter("scale"), scale)
-    before = looks(session)
+    before = all_logits(session)
     more(session, "c")
-    assert same(looks(session), before)
+    assert same(all_logits(session), before)
 
 
 # ---------------------------------------------------------------- importance
@@ -235,7 +235,7 @@ def test_a_session_that_has_forgotten_can_be_saved() -> None:
     for name, value in session.model.state_dict().items():
         if not name.startswith("head."):  # as large as the newest task's
             other.model.state_dict()[name].copy_(value)
-    assert same(looks(other), looks(session))
+    assert same(all_logits(other), all_logits(session))
 
 
 # ---------------------------------------------------------------- what is refused

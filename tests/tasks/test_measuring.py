@@ -1,4 +1,4 @@
-"""`session.measure`: the raw measure of one batch, which disturbs nothing."""
+"""`session.measure`: raw importance of one batch, without side effects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_measure_gives_a_number_a_unit_and_disturbs_nothing(name: str, session: fh.Session) -> None:
+def test_every_measure_gives_a_number_a_unit_and_has_no_side_effects(name: str, session: fh.Session) -> None:
     x, y = data()
     F.cross_entropy(session.model(x), y).backward()
     before, given = everything(session.model), x.clone()

@@ -48,7 +48,7 @@ def test_ids_may_be_a_tensor() -> None:
     assert torch.equal(logits(session, one, x), logits(session, 1, x))
 
 
-def test_smaller_heads_are_filled_up_with_minus_infinity() -> None:
+def test_narrower_heads_are_padded_with_minus_infinity() -> None:
     session, x = learnt(Net(), (2, 5, 3)), batch(seed=9)[0]
     out = logits(session, IDS, x)
     assert out.shape == (8, 5)

@@ -1,4 +1,4 @@
-"""One task: what an end stores, what an exception takes back, and what happens around a step."""
+"""One task: what its end stores, what an exception restores, and what happens around a step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Decay(SGD):
 
 
 class Spoil(AdamW):
-    """Makes every parameter of one element per class not a number."""
+    """Sets every parameter of one element per class to NaN."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -111,7 +111,7 @@ def test_a_task_that_ends_in_nan_is_not_stored(session: fh.Session) -> None:
     assert torch.equal(logits(session, "a", batch()[0]), ended)
 
 
-def test_callbacks_hear_of_the_end_or_of_the_abort() -> None:
+def test_callbacks_are_called_at_the_end_or_at_the_abort() -> None:
     events: list[str] = []
 
     class Listener(fh.Callback):
@@ -136,7 +136,7 @@ def test_callbacks_hear_of_the_end_or_of_the_abort() -> None:
 
 
 # ------------------------------------------------------------------ around a step
-def test_frozen_parameters_have_their_gradients_back_after_the_step(session: fh.Session) -> None:
+def test_frozen_parameters_have_their_gradients_again_after_the_step(session: fh.Session) -> None:
     scale = session.model.get_parameter("scale")
     before = scale.detach().clone()
     with session.task("b") as task:
@@ -148,7 +148,7 @@ def test_frozen_parameters_have_their_gradients_back_after_the_step(session: fh.
     assert torch.equal(scale, before)
 
 
-def test_an_optimizer_that_moves_parameters_without_gradient_is_caught(session: fh.Session) -> None:
+def test_an_optimizer_that_moves_parameters_without_gradient_is_refused(session: fh.Session) -> None:
     how = Recipe(lambda _: Decay(session.model.parameters()), 1e-3)
     with pytest.raises(OptimizerError, match="'scale' although it had no gradient"):
         learn(session, "b", [batch()], how)
@@ -310,7 +310,7 @@ def test_a_model_of_several_heads_keeps_all_of_them() -> None:
     assert all(torch.equal(again[name], value) for name, value in seen["a"].items())
 
 
-def test_a_task_is_of_no_use_after_its_end(session: fh.Session) -> None:
+def test_a_task_cannot_be_used_after_its_end(session: fh.Session) -> None:
     with session.task("b") as task:
         task.anneal(1, 1)
     for call in (

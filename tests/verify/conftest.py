@@ -1,4 +1,4 @@
-"""A session for all tests that change nothing of it."""
+"""One session for all tests that do not change it."""
 
 from __future__ import annotations
 

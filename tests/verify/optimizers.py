@@ -1,4 +1,4 @@
-"""Optimizers that do what they should not, and wrappers that look like optimizers."""
+"""Optimizers that change what they should not, and wrappers that look like optimizers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 
 class PastTheCounter(SGD):
-    """Decays everything through `.data`, gradient or not, so that torch's version counter notices nothing."""
+    """Decays everything through `.data`, gradient or not, so that torch's version counter does not change."""
 
     def step(self, closure: Any = None) -> Any:
         super().step(closure)
@@ -32,7 +32,7 @@ class WithoutGradient(SGD):
 
 
 class Hoarder(SGD):
-    """Moves parameters that are in none of its groups: it took them out and kept them."""
+    """Moves parameters that are in none of its groups: it holds them elsewhere."""
 
     def __init__(self, groups: list[dict[str, Any]], lr: float = 0.1) -> None:
         self.hidden = [p for p in groups[0]["params"] if p.dim() > 1]
@@ -47,7 +47,7 @@ class Hoarder(SGD):
 
 
 class Sharpness(Optimizer):
-    """Sharpness-aware minimisation as published: climbs, computes gradients again, steps from where it was."""
+    """Sharpness-aware minimisation as published: ascends, computes gradients again, steps from the start point."""
 
     def __init__(self, groups: Any, base: Callable[..., Optimizer] = SGD, rho: float = 0.05, lr: float = 0.1) -> None:
         super().__init__(groups, {"rho": rho, "lr": lr})
@@ -55,23 +55,23 @@ class Sharpness(Optimizer):
         self.param_groups = self.base.param_groups
 
     @torch.no_grad()
-    def step(self, closure: Any) -> Any:  # type: ignore[override]  # as LBFGS has it
-        climbed: list[tuple[Tensor, Tensor]] = []
+    def step(self, closure: Any) -> Any:  # type: ignore[override]  # as in LBFGS
+        ascended: list[tuple[Tensor, Tensor]] = []
         with torch.enable_grad():
             closure()
         for group in self.param_groups:
             for p in (p for p in group["params"] if p.grad is not None):
-                climbed.append((p, p.detach().clone()))
+                ascended.append((p, p.detach().clone()))
                 p.add_(p.grad, alpha=0.01)
         with torch.enable_grad():
             closure()
-        for p, value in climbed:
+        for p, value in ascended:
             p.copy_(value)
         self.base.step()
 
 
 class NoHooks(Optimizer):
-    """A wrapper in the form of an optimizer that runs no step hooks, as some trainers have them."""
+    """A wrapper that subclasses `Optimizer` but runs no step hooks, as in some trainers."""
 
     def __init__(self, inner: Optimizer) -> None:
         self.inner = inner

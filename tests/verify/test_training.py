@@ -1,4 +1,4 @@
-"""The dynamic proof: it holds for the optimizers of torch, names what others break, and touches nothing."""
+"""The dynamic proof: it holds for the optimizers of torch, and names the tensors that others change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.verify.sessions import learnt
 Groups = list[dict[str, Any]]
 
 
-# ------------------------------------------------------------------ what holds
+# ------------------------------------------------------------------ optimizers that keep finished tasks
 OPTIMIZERS: dict[str, Callable[[Groups], Optimizer]] = {
     "sgd": SGD,
     "momentum": lambda g: SGD(g, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -127,7 +127,7 @@ def test_the_groups_are_those_of_an_optimizer_kept_since_the_first_task(session:
     assert "lr" not in own
 
 
-# ------------------------------------------------------------------ what is found
+# ------------------------------------------------------------------ leaks
 @pytest.mark.parametrize("kind", [PastTheCounter, WithoutGradient])
 def test_names_a_frozen_parameter_that_moves_without_a_gradient(session: fh.Session, kind: type[SGD]) -> None:
     with pytest.raises(LeakError) as caught:
@@ -172,8 +172,8 @@ def test_names_a_frozen_buffer_that_moves() -> None:
             session.verify(optimizer=partial(Restless, lr=0.01), steps=1)
 
 
-class Remembers(nn.Module):
-    """Keeps a number from training that its evaluation uses."""
+class CountsForwards(nn.Module):
+    """Counts its forwards in training, and uses the count in evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,8 +186,8 @@ class Remembers(nn.Module):
         return logits
 
 
-def test_finds_what_is_neither_parameter_nor_buffer() -> None:
-    session = learnt(model=Remembers(), tasks="a")
+def test_finds_state_that_is_neither_parameter_nor_buffer() -> None:
+    session = learnt(model=CountsForwards(), tasks="a")
     session.verify()
     with pytest.raises(LeakError, match=r"neither a parameter nor a buffer.*: changes 'a'"):
         session.verify(optimizer=SGD, steps=1)
@@ -204,7 +204,7 @@ def test_soft_rates_are_reported_as_a_choice() -> None:
     assert "hat_const_alpha" in str(report)
 
 
-def test_frozen_tensors_are_no_choice_under_soft_rates() -> None:
+def test_frozen_tensors_may_not_move_under_soft_rates() -> None:
     session = learnt({"adjustment": {"mode": "hat_const_1"}})
     with pytest.raises(LeakError, match=r"scale: .*policy frozen"):
         session.verify(optimizer=partial(PastTheCounter, lr=0.01))

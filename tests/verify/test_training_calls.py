@@ -1,4 +1,4 @@
-"""The dynamic proof: what it refuses, and that it leaves everything as it was."""
+"""The dynamic proof: what it refuses, and that it changes nothing of the user's."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_closure_is_refused_where_gradients_are_needed_before_it() -> None:
         session.verify(optimizer=lambda g: LBFGS([p for group in g for p in group["params"]]))
 
 
-class Still(SGD):
-    """Steps nowhere."""
+class NoStep(SGD):
+    """Makes no step."""
 
     def step(self, closure: Any = None) -> Any:
         return None
@@ -54,12 +54,12 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "not bound": (LBFGS, 5, "raised ValueError"),
     "not an option": (partial(SGD, speed=3), 5, "raised TypeError"),  # type: ignore[call-arg]
     "others": (lambda groups: SGD([torch.zeros(1, requires_grad=True)]), 5, "but it holds other parameters"),
-    "no step": (Still, 1, "Still moved nothing in 1 step"),
+    "no step": (NoStep, 1, "NoStep moved nothing in 1 step"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_calls_are_told(session: fh.Session, case: str) -> None:
+def test_wrong_calls_are_refused(session: fh.Session, case: str) -> None:
     optimizer, steps, words = WRONG[case]
     with pytest.raises(BadCallError, match=words):
         session.verify(optimizer=optimizer, steps=steps)
@@ -72,7 +72,7 @@ def test_the_models_own_parameters_are_refused_before_any_step(session: fh.Sessi
     assert content(session.model.get_parameter("conv1.weight")) == before
 
 
-def test_a_batch_that_cannot_be_trained_on_is_told() -> None:
+def test_a_batch_that_cannot_be_trained_on_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     session = fh.attach(model, {}, batch(1)[0])
     learn(session, "a", [batch()], recipe("sgd"))
@@ -92,19 +92,19 @@ class Detached(nn.Module):
         return logits.detach() if blind else logits
 
 
-def test_outputs_without_a_gradient_are_told() -> None:
+def test_outputs_without_a_gradient_are_refused() -> None:
     session = learnt(model=Detached(), tasks="a")
     with pytest.raises(BadCallError, match="output with a gradient"):
         session.verify({"x": batch()[0], "blind": True}, optimizer=SGD)
 
 
-# ------------------------------------------------------------------ what stays
+# ------------------------------------------------------------------ what is left unchanged
 @pytest.mark.parametrize("ends", ["well", "leak", "refused", "wrong"])
-def test_model_session_optimizers_and_random_numbers_stay(ends: str) -> None:
+def test_model_session_optimizers_and_random_numbers_are_unchanged(ends: str) -> None:
     session = learnt()
     kept = SGD(session.model.parameters(), lr=0.1, momentum=0.9)
     session.model.get_submodule("bn1").eval()
-    before, numbers, looks = snapshot(session.model), random_state(), logits(session, "a", batch()[0])
+    before, numbers, expected = snapshot(session.model), random_state(), logits(session, "a", batch()[0])
     session.model.train()
     session.model.get_submodule("bn1").eval()
     optimizer: Any = {"well": AdamW, "leak": PastTheCounter, "refused": Sharpness, "wrong": LBFGS}[ends]
@@ -122,7 +122,7 @@ def test_model_session_optimizers_and_random_numbers_stay(ends: str) -> None:
     assert kept.state == {}
     assert content(x) == given
     assert session.tasks == ("a", "b")
-    assert torch.equal(logits(session, "a", batch()[0]), looks)
+    assert torch.equal(logits(session, "a", batch()[0]), expected)
 
 
 def test_gives_the_same_report_each_time_and_under_other_modes(session: fh.Session) -> None:
@@ -135,7 +135,7 @@ def test_gives_the_same_report_each_time_and_under_other_modes(session: fh.Sessi
     assert first == second == third
 
 
-def test_scratch_tasks_get_ids_that_are_free() -> None:
+def test_scratch_tasks_get_unused_ids() -> None:
     session = learnt(tasks="")
     for task in ("scratch 1", "scratch 2"):
         learn(session, task, [batch()], recipe("sgd"))
@@ -143,12 +143,12 @@ def test_scratch_tasks_get_ids_that_are_free() -> None:
 
 
 def test_a_model_that_a_forward_left_results_on_is_copied() -> None:
-    class Keeps(Net):
+    class StoresOutput(Net):
         def forward(self, x: Tensor) -> Tensor:
             self.last = super().forward(x)
             return self.last
 
-    session = learnt(model=Keeps(), tasks="a")
+    session = learnt(model=StoresOutput(), tasks="a")
     with session.use("a"):
         session.model(batch()[0])
     assert session.verify(optimizer=SGD, steps=1).leaks == {}

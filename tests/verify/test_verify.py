@@ -1,4 +1,4 @@
-"""The proof: what it reports, what it finds, and that it is made on a copy."""
+"""The static proof: what it reports, what it finds, and that it runs on a copy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_leaves_model_session_and_random_state_alone() -> None:
     assert first == second
 
 
-def test_takes_inputs_in_every_form() -> None:
+def test_accepts_inputs_in_every_form() -> None:
     session, x = learnt(), batch(2)[0]
     for inputs in (x, (x,), {"x": x}, lambda model: model(x)):
         assert session.verify(inputs).leaks == {}
@@ -89,7 +89,7 @@ def test_names_exactly_the_tensors_that_leak_and_why() -> None:
 
 
 def test_finds_a_unit_graph_that_is_wrong() -> None:
-    """A layer whose inputs are believed to come from another is the mistake that tracing must not make."""
+    """A layer whose inputs are assigned to the wrong units is an error of the trace that the proof must find."""
     session = learnt()
     graph = session.graph
     inputs = copy.copy(graph.inputs["hidden"])
@@ -99,7 +99,7 @@ def test_finds_a_unit_graph_that_is_wrong() -> None:
         session.verify()
 
 
-def test_the_report_says_what_can_change_by_choice() -> None:
+def test_the_report_lists_what_can_change_by_choice() -> None:
     session = fh.attach(Net(), {"adjustment": {"mode": "hat_const_1"}}, batch(2)[0])
     learn(session, "a", [batch()], recipe("sgd"))
     report = session.verify()

@@ -1,4 +1,4 @@
-"""Heads that only training has: every task has its own, what feeds them is gated, finished tasks keep their bits."""
+"""Heads used in training only: every task has its own, their inputs are gated, finished tasks keep their bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.zoo_models import CLASSES, images, labels, randomise
 
 
 class Auxiliary(nn.Module):
-    """Returns two logits in training, one of them from a branch that evaluation has not."""
+    """Returns two logits in training, one of them from a branch that evaluation does not run."""
 
     def __init__(self, aux_classes: int = CLASSES) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Auxiliary(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Returns what each of its layers sees, through one head, as detection transformers do in training."""
+    """Returns logits after each of its layers, by one head, as detection transformers do in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def learn(session: fh.Session, task: str, optimizer: Callable[..., Optimizer], c
             made.step()
 
 
-def look(session: fh.Session, task: str, size: int) -> Tensor:
+def task_logits(session: fh.Session, task: str, size: int) -> Tensor:
     session.model.eval()
     with torch.no_grad(), session.use(task):
         (out,) = outputs(session.model, F.interpolate(images(3, seed=99), size=size))
@@ -93,11 +93,11 @@ def look(session: fh.Session, task: str, size: int) -> Tensor:
 
 def two_tasks_and_proof(session: fh.Session, size: int = 32, classes: int | None = None) -> None:
     learn(session, "a", AdamW, None, size)
-    before = look(session, "a", size)
+    before = task_logits(session, "a", size)
     learn(session, "b", AdamW, classes, size)
     learn(session, "c", partial(SGD, momentum=0.9), None, size)
-    assert torch.equal(before, look(session, "a", size))
-    assert len(look(session, "b", size)[0]) == (classes or CLASSES)
+    assert torch.equal(before, task_logits(session, "a", size))
+    assert len(task_logits(session, "b", size)[0]) == (classes or CLASSES)
 
 
 def prepared(model: nn.Module) -> nn.Module:
@@ -145,7 +145,7 @@ def test_a_list_of_auxiliary_outputs() -> None:
     session.verify(images(4), optimizer=AdamW, steps=2)
 
 
-def test_what_neither_mode_uses_is_told() -> None:
+def test_a_layer_that_neither_mode_uses_is_named() -> None:
     model = Auxiliary()
     model.spare = nn.Linear(2, 2)
     with pytest.raises(UnreachedLayerError, match="'spare' on the example inputs, in evaluation or training mode"):

@@ -1,4 +1,4 @@
-"""What is noticed of the way a forward takes, what is traced then, and what follows from it."""
+"""Which new execution paths are noticed, what is traced of them, and what the graph then contains."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.support.branch_models import (
     attached,
     batch,
     learn,
-    look,
+    task_logits,
 )
 from tests.support.snapshot import differences, snapshot
 
 
-# ------------------------------------------------------------------ what is known then
+# ------------------------------------------------------------------ the graph afterwards
 def test_inputs_fed_from_elsewhere_become_live() -> None:
     session = attached(OtherFeeder())
     assert session.graph.inputs["b"].resolved == 1.0
@@ -52,15 +52,15 @@ def test_inputs_fed_by_other_units_are_fed_by_both() -> None:
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(SkippedNorm, "stem"), (Borrowed, "a")])
-def test_a_layer_whose_gate_does_not_act_on_a_way_counts_as_used_throughout(kind: type[Base], layer: str) -> None:
+def test_a_layer_whose_gate_does_not_act_on_a_path_counts_as_used_throughout(kind: type[Base], layer: str) -> None:
     session = attached(kind())
-    assert not session.graph.layers[layer].whole
+    assert not session.graph.layers[layer].mixed_weight
     session.model.eval()(batch(-1))
-    assert session.graph.layers[layer].whole
-    assert sum(u.whole for u in session.graph.layers.values()) == 1
+    assert session.graph.layers[layer].mixed_weight
+    assert sum(u.mixed_weight for u in session.graph.layers.values()) == 1
 
 
-def test_a_known_way_is_traced_once() -> None:
+def test_a_new_path_is_traced_once() -> None:
     session = attached(OtherActivation())
     watch = session._sequence.branches
     assert watch is not None
@@ -80,48 +80,48 @@ def test_a_known_way_is_traced_once() -> None:
     assert watch is not None
     other.model.train()(batch(-1))
     assert other.graph.inputs["b"].resolved == 0.0
-    assert watch.pending == []  # the trace's own forward is no new way
+    assert watch.pending == []  # the trace's own forward is no new path
 
 
 class OtherInTraining(Base):
-    """Training always goes the way that evaluation goes on negative inputs alone."""
+    """Training always takes the path that evaluation takes on negative inputs alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.other(x)[..., :4, :4] if self.training or self.negative(x) else self.usual(x))
 
 
-def test_a_way_of_training_is_not_known_for_evaluation() -> None:
+def test_a_path_of_training_is_not_known_for_evaluation() -> None:
     session = attached(OtherInTraining())
     learn(session, "a", (1,))
-    assert session.graph.inputs["b"].resolved == 1.0  # evaluation has not gone there
-    before = look(session, "a", -1)
+    assert session.graph.inputs["b"].resolved == 1.0  # evaluation has not taken that path
+    before = task_logits(session, "a", -1)
     assert session.graph.inputs["b"].resolved == 0.0
     learn(session, "b", (1, -1))
-    assert torch.equal(before, look(session, "a", -1))
+    assert torch.equal(before, task_logits(session, "a", -1))
 
 
 class SigmoidInTraining(Base):
-    """The same, with the same layers on both ways, so that `attach` traces evaluation alone."""
+    """The same, with the same layers on both paths, so that `attach` traces evaluation alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.a(self.relu(self.norm(self.stem(x))))
         return self.finish(self.sigmoid(h) if self.training or self.negative(x) else self.relu(h))
 
 
-def test_a_new_way_of_training_is_not_known_for_evaluation() -> None:
+def test_a_new_path_of_training_is_not_known_for_evaluation() -> None:
     model = SigmoidInTraining()
     del model.other
     session = fh.attach(model, {}, batch(1, count=2))
     assert not session.graph.training_paths
     learn(session, "a", (1,))
     assert session.graph.inputs["b"].resolved == 1.0
-    before = look(session, "a", -1)
+    before = task_logits(session, "a", -1)
     assert session.graph.inputs["b"].resolved == 0.0
     learn(session, "b", (1, -1))
-    assert torch.equal(before, look(session, "a", -1))
+    assert torch.equal(before, task_logits(session, "a", -1))
 
 
-def test_gradients_are_scaled_by_what_the_new_way_shows() -> None:
+def test_gradients_are_scaled_by_what_the_new_path_shows() -> None:
     session = fh.attach(OtherFeeder(), SPEC | {"adjustment": {"mode": "hat", "apply_to": "gradient"}}, batch(1))
     learn(session, "a", (1,))
     weight, used = session.model.get_parameter("b.weight"), session.masks("a")["b"]
@@ -194,10 +194,10 @@ def test_rates_of_a_running_task_follow_the_graph() -> None:
             assert bool(moved.any()) == (sign == 1 and not session.graph.inputs["b"].live.any())
 
 
-def test_a_closure_that_shows_a_new_way_within_the_step() -> None:
+def test_a_closure_that_takes_a_new_path_within_the_step() -> None:
     session = attached(OtherActivation())
     learn(session, "a", (1,))
-    before = [look(session, "a", 1), session.model.get_parameter("b.weight").detach().clone()]
+    before = [task_logits(session, "a", 1), session.model.get_parameter("b.weight").detach().clone()]
     used = session.masks("a")["b"]
     with session.task("b") as task:
         groups = [p for group in session.parameter_groups(lr=0.1) for p in group["params"]]
@@ -213,10 +213,10 @@ def test_a_closure_that_shows_a_new_way_within_the_step() -> None:
         for _ in task.batches(range(2)):
             optimizer.step(closure)
     assert torch.equal(before[1][used], session.model.get_parameter("b.weight")[used])
-    assert torch.equal(before[0], look(session, "a", 1))
+    assert torch.equal(before[0], task_logits(session, "a", 1))
 
 
-# ------------------------------------------------------------------ what modules do not show
+# ------------------------------------------------------------------ paths that differ only in functions
 class Functional(Base):
     """The same modules run in the same order; only a function differs."""
 
@@ -240,16 +240,16 @@ def later() -> fh.Session:
 
 
 @pytest.mark.parametrize("make", [at_attach, later])
-def test_ways_of_functions_are_traced_when_asked_for(make: Callable[[], fh.Session]) -> None:
+def test_paths_of_functions_are_traced_on_request(make: Callable[[], fh.Session]) -> None:
     session = make()
     assert session.graph.inputs["b"].resolved == 0.0
     learn(session, "a", (1, -1))
-    before = look(session, "a", -1)
+    before = task_logits(session, "a", -1)
     learn(session, "b", (1, -1))
-    assert torch.equal(before, look(session, "a", -1))
+    assert torch.equal(before, task_logits(session, "a", -1))
 
 
-def test_ways_of_functions_are_not_noticed_by_themselves_and_verify_finds_them() -> None:
+def test_paths_of_functions_are_not_noticed_by_themselves_and_verify_finds_them() -> None:
     session = attached(Functional())
     learn(session, "a", (1,))
     session.verify()

@@ -93,15 +93,15 @@ def test_every_parameter_and_buffer_has_a_row(rest: str) -> None:
 def test_finished_tasks_keep_their_bits(rest: str, optimizer: str) -> None:
     session, how = fh.attach(Own(), {"rest": rest}, batch(0)[0]), recipe(optimizer)
     x = batch(99)[0]
-    looks: dict[Any, Tensor] = {}
+    ended: dict[Any, Tensor] = {}
     for number, task in enumerate("abc"):
         before = {name: value.detach().clone() for name, value in session.model.named_parameters()}
         learn(session, task, [batch(10 * number + k) for k in range(3)], how)
         moved = {n for n, p in session.model.named_parameters() if not torch.equal(before[n], p)}
         assert {"head.weight", "embed.weight"} <= moved
         assert (set(BARE) & moved == set(BARE)) == (task == "a" or rest == "per_task")
-        looks[task] = logits(session, task, x)
-        assert all(torch.equal(look, logits(session, old, x)) for old, look in looks.items())
+        ended[task] = logits(session, task, x)
+        assert all(torch.equal(before, logits(session, old, x)) for old, before in ended.items())
 
 
 def test_both_forms_of_the_proof_hold() -> None:

@@ -42,7 +42,7 @@ def test_the_first_task_keeps_its_logits(name: str, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_without_rates_it_does_not(name: str) -> None:
+def test_without_rates_the_first_task_changes(name: str) -> None:
     subject = SUBJECTS[name]
     spec = {**subject.spec, "adjustment": {"mode": "hat_const_1"}}
     session = fh.attach(subject.model(), spec, subject.batch()[0][:1])

@@ -22,7 +22,7 @@ CLASSES = {"a": 4, "b": 3, "c": 5}
 
 @dataclass
 class Case:
-    """A model, what it is called with, and where its logits are in what it returns."""
+    """A model, the inputs of its forward, and where its logits are in what it returns."""
 
     make: Callable[[], nn.Module]
     inputs: Callable[[int, int], dict[str, Any]]
@@ -142,7 +142,7 @@ def test_one_forward_for_each_distinct_task(world: tuple[fh.Session, Case]) -> N
 
 
 def test_tasks_have_norms_of_their_own(world: tuple[fh.Session, Case]) -> None:
-    """Else the rows would be right although norms were those of one task."""
+    """Else rows could be right although all tasks shared one norm."""
     session, _ = world
     records = session._sequence.state.records
     norms = [p.name for p in session.plan.tensors if p.role == "norm" and p.kind == "parameter"]

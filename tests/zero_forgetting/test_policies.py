@@ -1,4 +1,4 @@
-"""Each protection taken away in turn: the logits do change, so the proof of zero forgetting can fail."""
+"""Each protection removed in turn: the logits do change, so the proof of zero forgetting can fail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.support.zoo_models import build
 
 
 class Hole(NamedTuple):
-    """A protection that is missing: what the plan must say, and a tensor that `verify` must name if it can tell."""
+    """A missing protection: a leak that the plan must name, and a tensor that `verify` must name if it finds one."""
 
     spec: dict[str, Any]
-    says: str
+    leak: str
     tensor: str | None = None
     model: str = "shufflenet_v2_x0_5"
     optimizer: str = "adamw"
@@ -53,7 +53,7 @@ def two_tasks(history: History, optimizer: str) -> list[str]:
 def test_a_missing_protection_leaks_and_is_named(hole: Hole) -> None:
     history = History(build(hole.model), hole.spec)
     assert two_tasks(history, hole.optimizer) == ["birds"]
-    assert any(hole.says in leak for leak in history.session.plan.leaks)
+    assert any(hole.leak in leak for leak in history.session.plan.leaks)
     assert "Finished tasks can change" in str(history.session.plan)
     if hole.tensor is not None:
         with pytest.raises(LeakError, match=f"{hole.tensor}: changes 'birds', 'cars'"):
@@ -66,7 +66,7 @@ def test_without_an_adjusting_callback_nothing_is_protected_and_the_plan_says_so
     assert any("callbacks" in leak for leak in history.session.plan.leaks)
 
 
-def test_the_plan_speaks_of_the_callback_in_force_not_of_the_spec() -> None:
+def test_the_plan_describes_the_callback_in_force_not_the_spec() -> None:
     soft = fh.GradientAdjustCallback({"mode": "hat_const_alpha", "alpha": 0.5})
     history = History(build("shufflenet_v2_x0_5"), {"adjustment": {"mode": "hat"}}, [soft])
     assert any("adjustment.mode: hat_const_alpha" in leak for leak in history.session.plan.leaks)
@@ -74,7 +74,7 @@ def test_the_plan_speaks_of_the_callback_in_force_not_of_the_spec() -> None:
 
 # ------------------------------------------------------------------ gates out of place
 def gate_missing(hooks: HookSet, norm: nn.Module, gate: Gate) -> None:
-    """Forget the gates behind norms."""
+    """Install no gates behind norms."""
 
 
 def gate_before(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:

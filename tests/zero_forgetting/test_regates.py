@@ -1,4 +1,4 @@
-"""Norms over channels that several layers made: their output is gated again, and finished tasks keep their bits."""
+"""Norms over channels of several layers: their output is gated again, and finished tasks keep their bits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH = 24
 
 
 class _Base(nn.Module):
-    """A stem, two layers with a norm between, a head; what the norm reads is for the subclass to say."""
+    """A stem, two layers with a norm between, a head; a subclass defines what the norm reads."""
 
     def __init__(self, wide: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -161,12 +161,12 @@ def test_a_norm_without_parameters_is_live() -> None:
 
 @pytest.mark.parametrize("name", REGATED)
 def test_the_mask_of_a_channel(name: str) -> None:
-    """Say it once more, slowly: 1 where live, else of each set the largest mask, of the sets the smallest."""
+    """Equal to the slow definition: 1 where live, else of each set the largest mask, of the sets the smallest."""
     model = build(name)
     session = fh.attach(model, {}, images(1))
     masks = {n: torch.rand(u.units) for n, u in session.graph.layers.items()}
     seen: list[Tensor] = []
-    with session._attached.gate_context.acting(GateMode.USE, masks), torch.no_grad():
+    with session._attached.gate_context.override(GateMode.USE, masks), torch.no_grad():
         norm = model.get_submodule("norm")
         handle = norm.register_forward_pre_hook(lambda m, _: seen.append(m.weight / m._parameters["weight"]))
         model(images(1))
@@ -189,7 +189,7 @@ def slow_mask(channels: InputMap, values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", REGATED)
 def test_embeddings_learn_through_the_norm_s_gate(name: str) -> None:
-    """Of the same mask, made of each gate's own, the embeddings get the same gradient."""
+    """The embeddings get the same gradient as from the same mask built of each gate's own."""
     model = build(name).train()
     session = fh.attach(model, {}, images(1))
     with session.task("birds") as task:

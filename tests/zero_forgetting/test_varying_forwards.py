@@ -1,4 +1,4 @@
-"""Ways of forwards that differ by chance, by recomputing, by an exception, or in the samples of one batch."""
+"""Execution paths that differ by chance, by recomputing, by an exception, or in the samples of one batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.branch_models import (
     attached,
     batch,
     learn,
-    look,
+    task_logits,
 )
 
 
@@ -48,9 +48,9 @@ def test_layers_left_out_in_training_cost_no_plasticity() -> None:
     session = attached(LayerDrop())
     resolved = {name: inputs.resolved for name, inputs in session.graph.inputs.items()}
     learn(session, "a", (1, -1), steps=6)
-    before = look(session, "a", 1)
+    before = task_logits(session, "a", 1)
     learn(session, "b", (1, -1), steps=6)
-    assert torch.equal(before, look(session, "a", 1))
+    assert torch.equal(before, task_logits(session, "a", 1))
     assert {name: inputs.resolved for name, inputs in session.graph.inputs.items()} == resolved
     watch = session._sequence.branches
     assert watch is not None
@@ -91,7 +91,7 @@ class Checkpointed(Base):
         return self.finish(h)
 
 
-def test_recomputed_parts_are_no_new_way() -> None:
+def test_recomputed_parts_are_no_new_path() -> None:
     session = attached(Checkpointed())
     watch = session._sequence.branches
     assert watch is not None
@@ -102,7 +102,7 @@ def test_recomputed_parts_are_no_new_way() -> None:
             assert watch.pending == []
 
 
-def test_an_exception_in_the_forward_leaves_no_way_behind() -> None:
+def test_an_exception_in_the_forward_leaves_no_pending_path() -> None:
     session = attached(OtherActivation())
     watch = session._sequence.branches
     assert watch is not None
@@ -114,7 +114,7 @@ def test_an_exception_in_the_forward_leaves_no_way_behind() -> None:
 
 
 @pytest.mark.parametrize("kind", [OtherActivation, Swapped])
-def test_mixed_batches_are_no_new_way(kind: type[Base]) -> None:
+def test_mixed_batches_are_no_new_path(kind: type[Base]) -> None:
     session = attached(kind())
     for task in "ab":
         learn(session, task, (1,), steps=1)

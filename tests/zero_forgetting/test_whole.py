@@ -36,7 +36,7 @@ class Standardised(nn.Module):
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd_kept"])
 def test_earlier_tasks_keep_their_bits(optimizer: str) -> None:
     history, how = History(Standardised()), recipe(optimizer)
-    assert history.session.graph.layers["b"].whole
+    assert history.session.graph.layers["b"].mixed_weight
     history.learn("birds", how)
     before = history.session.model.get_parameter("b.weight").detach().clone()
     history.learn("cars", how)

@@ -1,4 +1,5 @@
-"""The engine of a trace: one forward whose tensors carry labels that say which units they depend on.
+"""The engine of a trace: one forward whose tensors carry labels, which say on what units each element depends.
 
-What belongs here works on tensors, labels and aten operations. It knows no gate, no spec and no task.
+It works on tensors, labels and ATen operations, and knows no gate, spec or task. To support a further ATen operation,
+register a rule: in `movement_rules.py` if it only moves elements, else in `arithmetic_rules.py`.
 """

@@ -14,9 +14,10 @@ Stop = tuple[str, int]
 """A module by name, and how often it has run in this forward."""
 
 Pair = tuple[Stop, Stop]
+"""Two stops, the second right after the first."""
 
 START: Stop = ("", 0)
-"""What stands before the first module."""
+"""The stop before the first module."""
 
 
 class PathRecorder:
@@ -34,23 +35,24 @@ class PathRecorder:
         self.begin(training=False)
 
     def begin(self, training: bool) -> None:
-        """Note that a forward of the whole model begins."""
-        self._now = self.training if training else self.pairs
+        """Start a forward of the whole model."""
+        self._current = self.training if training else self.pairs
         self._runs: Counter[str] = Counter()
         self._last = START
 
     def step(self, name: str) -> None:
-        """Note that a module runs."""
+        """Record that a module runs."""
         self._runs[name] += 1
         stop = (name, self._runs[name])
-        self._now.add((self._last, stop))
+        self._current.add((self._last, stop))
         self._last = stop
 
 
 class KnownPaths:
-    """All execution paths that are known: at each stop, which modules may come next.
+    """All known execution paths: for each stop, the modules that may come next.
 
-    A stop is a dict from names to further stops, so that following a known path costs one look a step.
+    The modules after a stop are a dict from names to further such dicts, so following a known path costs one lookup a
+    module.
     """
 
     def __init__(self) -> None:
@@ -67,20 +69,20 @@ class KnownPaths:
         return self._stops.setdefault(stop, Next())
 
     def add(self, pairs: Iterable[Pair]) -> None:
-        """Take paths for known."""
+        """Add paths, given as pairs of stops."""
         for before, after in pairs:
             self.at(before)[after[0]] = self.at(after)
 
 
 class Next(dict[str, "Next"]):
-    """What may come after one stop."""
+    """What may come after one stop, by the name of the module."""
 
 
 def path_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Give the modules that tell paths apart: all that have no modules inside, or tensors of their own."""
+    """Yield the modules by which paths are told apart: those without child modules, or with tensors of their own."""
     for name, module in model.named_modules():
         if not name or isinstance(module, torch.jit.ScriptModule) or name.split(".")[-1] == GATE:
             continue
-        inside = [child for child in module._modules if child != GATE]
-        if not inside or module._parameters or module._buffers:
+        children = [child for child in module._modules if child != GATE]
+        if not children or module._parameters or module._buffers:
             yield name, module

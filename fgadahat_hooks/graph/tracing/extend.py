@@ -1,44 +1,31 @@
-"""A unit graph and a further traced forward: what holds in both.
+"""A unit graph and a further traced forward: a graph that holds for both.
 
-Gates stay where they are. A label may promise less than is true, never more: so the union of two forwards is always
+The gates stay where they are. A label may promise less than is true, never more, so the union of two forwards is always
 safe, and what only one of them shows counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import torch
-
-from fgadahat_hooks.graph.tracing.labels import tidied
+from fgadahat_hooks.graph.tracing.atom_units import AtomUnits
+from fgadahat_hooks.graph.tracing.build_graph import find_regates, gate_position, input_map, zeroed_atoms
+from fgadahat_hooks.graph.tracing.input_maps import equal_input_maps, merge_input_maps
 from fgadahat_hooks.graph.tracing.recorder import Recorder
-from fgadahat_hooks.graph.tracing.resolve import find_regates, gate_position, input_map, zeroed_atoms
 from fgadahat_hooks.graph.unit_graph import InputMap, UnitGraph, UnitLayer
 
-Row = list[frozenset[int]] | None
-"""What must be on for one input to be non-zero: a unit of each set; None if it is live."""
+
+def extend_graph(graph: UnitGraph, recorder: Recorder) -> UnitGraph:
+    """Return a graph that holds for the forwards it was made from, and for the one that was recorded."""
+    used = {n: layer for n, layer in graph.layers.items() if n in recorder.order or recorder.records[n].called}
+    gated = {n: layer for n, layer in used.items() if _gate_acts(layer, recorder)}
+    zeroed = _zeroed_atoms(graph, recorder, gated)
+    inputs = {name: input_map(recorder.records[name], zeroed) for name in recorder.order}
+    return merge_into_graph(graph, inputs, {n for n in used if n not in gated or recorder.records[n].mixed_weight})
 
 
-def extended(graph: UnitGraph, recorder: Recorder) -> UnitGraph:
-    """Return a graph that is true of the forwards it was made from, and of the one that the recorder has seen."""
-    ran = [name for name in graph.layers if name in recorder.order or recorder.records[name].called]
-    bare = {name for name in ran if not _acts(graph.layers[name], recorder)}
-    sound = {name: graph.layers[name] for name in ran if name not in bare}
-    zeroed = zeroed_atoms(recorder, sound)
-    while graph.regates:
-        regates = find_regates(recorder, sound, zeroed)
-        foreign = [n for n, found in regates.items() if n not in graph.regates or not same(found, graph.regates[n])]
-        if not foreign:
-            break
-        for norm in foreign:  # no gate acts behind it, or one of other units
-            recorder.regates.refuse(norm)
-        zeroed = zeroed_atoms(recorder, sound)
-    more = {name: input_map(recorder, recorder.records[name], zeroed) for name in recorder.order}
-    return united(graph, more, {name for name in ran if name in bare or recorder.records[name].whole})
-
-
-def _acts(layer: UnitLayer, recorder: Recorder) -> bool:
+def _gate_acts(layer: UnitLayer, recorder: Recorder) -> bool:
     """Return whether the layer's gate, where it is, makes its units zero for all that read them in this forward."""
     record = recorder.records[layer.name]
     if not record.reached:
@@ -49,63 +36,52 @@ def _acts(layer: UnitLayer, recorder: Recorder) -> bool:
     return position == layer.position and set(sites) <= set(layer.sites)
 
 
-def united(graph: UnitGraph, more: dict[str, InputMap], whole: Iterable[str]) -> UnitGraph:
-    """Return a graph with more knowledge of inputs, and layers of which every entry counts as used by every unit."""
-    mixed = set(whole)
-    layers = {n: replace(layer, whole=layer.whole or n in mixed) for n, layer in graph.layers.items()}
-    inputs = dict(graph.inputs)
-    for name, found in more.items():
-        inputs[name] = either(inputs[name], found) if name in inputs else found
-    for name in mixed & inputs.keys():
-        inputs[name] = InputMap.all_live(inputs[name].features)
-    return replace(graph, layers=layers, inputs=inputs)
+def _zeroed_atoms(graph: UnitGraph, recorder: Recorder, gated: Mapping[str, UnitLayer]) -> AtomUnits:
+    """Return the atoms that the gates make zero, those of the graph's regated norms included.
 
-
-def distrusted(graph: UnitGraph, ran: set[str]) -> UnitGraph:
-    """Return a graph that promises nothing of modules that ran in an unknown way.
-
-    Layers whose weight others use have no module that would show it, so they are always among them.
+    Norms that this forward could gate again, but behind which no gate acts or one of other units, are refused until
+    none is left.
     """
-    whole = [n for n, u in graph.layers.items() if n in ran or ran & set(u.sites) or u.position == "weight"]
-    live = {name: InputMap.all_live(inputs.features) for name, inputs in graph.inputs.items() if name in ran}
-    return united(graph, live, whole)
+    zeroed = zeroed_atoms(recorder, gated)
+    while graph.regates:
+        regates = find_regates(recorder, gated, zeroed)
+        foreign = [norm for norm, channels in regates.items() if not _has_regate(graph, norm, channels)]
+        if not foreign:
+            break
+        for norm in foreign:
+            recorder.regated_norms.refuse(norm)
+        zeroed = zeroed_atoms(recorder, gated)
+    return zeroed
 
 
-# ------------------------------------------------------------------ inputs
-def either(a: InputMap, b: InputMap) -> InputMap:
-    """Return the map of inputs that are non-zero if they are so by one map or by the other."""
-    if same(a, b):
-        return a
-    rows = [_either(one, other) for one, other in zip(_rows(a), _rows(b), strict=True)]
-    live = torch.tensor([row is None for row in rows], dtype=torch.bool, device="cpu")
-    triples = [(f, unit, g) for f, row in enumerate(rows) for g, one in enumerate(row or ()) for unit in sorted(one)]
-    feature, unit, group = torch.tensor(triples, dtype=torch.long, device="cpu").view(-1, 3).unbind(1)
-    return InputMap(len(rows), live, feature, unit, group if bool(group.any()) else None)
+def _has_regate(graph: UnitGraph, norm: str, channels: InputMap) -> bool:
+    """Return whether the graph gates the norm again, by the same units."""
+    return norm in graph.regates and equal_input_maps(channels, graph.regates[norm])
 
 
-def _either(a: Row, b: Row) -> Row:
-    if a is None or b is None:
-        return None
-    if not a or not b or a == b:  # without any set it is always zero
-        return a or b
-    both = tidied((one | other for one in a for other in b), lambda units: (len(units), sorted(units)))
-    return sorted(both, key=sorted) or None
+def merge_into_graph(graph: UnitGraph, inputs: Mapping[str, InputMap], mixed: Iterable[str]) -> UnitGraph:
+    """Return a graph that holds for further forwards too.
+
+    Args:
+        graph: The graph so far.
+        inputs: What feeds the inputs of layers in the further forwards.
+        mixed: Names of the layers of which every entry counts as used by every unit.
+    """
+    mixed = set(mixed)
+    layers = {n: replace(layer, mixed_weight=layer.mixed_weight or n in mixed) for n, layer in graph.layers.items()}
+    merged = dict(graph.inputs)
+    for name, found in inputs.items():
+        merged[name] = merge_input_maps(merged[name], found) if name in merged else found
+    for name in mixed & merged.keys():
+        merged[name] = InputMap.all_live(merged[name].features)
+    return replace(graph, layers=layers, inputs=merged)
 
 
-def _rows(inputs: InputMap) -> list[Row]:
-    """Return the sets of units of each input."""
-    sets: list[dict[int, set[int]]] = [{} for _ in range(inputs.features)]
-    groups = torch.zeros_like(inputs.unit) if inputs.group is None else inputs.group
-    for feature, unit, group in zip(inputs.feature.tolist(), inputs.unit.tolist(), groups.tolist(), strict=True):
-        sets[feature].setdefault(group, set()).add(unit)
-    live = inputs.live.tolist()
-    return [None if live[f] else sorted(map(frozenset, found.values()), key=sorted) for f, found in enumerate(sets)]
+def assume_live(graph: UnitGraph, modules: set[str]) -> UnitGraph:
+    """Return a graph that promises nothing of modules that ran on an unknown execution path.
 
-
-def same(a: InputMap, b: InputMap) -> bool:
-    """Return whether two maps say the same in the same order."""
-    if (a.group is None) != (b.group is None):
-        return False
-    pairs = [(a.live, b.live), (a.feature, b.feature), (a.unit, b.unit)]
-    pairs += [] if a.group is None or b.group is None else [(a.group, b.group)]
-    return a.features == b.features and all(torch.equal(one, other) for one, other in pairs)
+    Layers whose weights other modules use are always included, since no module would show that they ran.
+    """
+    mixed = [n for n, u in graph.layers.items() if n in modules or modules & set(u.sites) or u.position == "weight"]
+    live = {name: InputMap.all_live(inputs.features) for name, inputs in graph.inputs.items() if name in modules}
+    return merge_into_graph(graph, live, mixed)

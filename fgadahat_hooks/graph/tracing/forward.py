@@ -1,4 +1,4 @@
-"""One example forward that leaves no trace of itself on the model."""
+"""Call a model on example inputs, and leave everything as it was."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.utils import _pytree as pytree
 from fgadahat_hooks.errors import TraceError
 
 
-class Call:
-    """Example inputs of a model that takes positional and keyword arguments at once."""
+class ModelCall:
+    """Example inputs that are positional and keyword arguments together."""
 
     def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Take the arguments."""
+        """Keep the arguments."""
         self.args = args
         self.kwargs = kwargs
 
     def __call__(self, model: nn.Module) -> Any:
-        """Call the model on them."""
+        """Call the model on the arguments."""
         return model(*self.args, **self.kwargs)
 
 
@@ -48,7 +48,7 @@ def call_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     return example_inputs(model)
 
 
-def own_copy(example_inputs: ExampleInputs) -> ExampleInputs:
+def copy_inputs(example_inputs: ExampleInputs) -> ExampleInputs:
     """Copy the tensors of example inputs, so that a forward that writes into its inputs does not change the user's."""
     if callable(example_inputs) and not isinstance(example_inputs, Tensor | Mapping | tuple | list):
         return example_inputs
@@ -57,30 +57,30 @@ def own_copy(example_inputs: ExampleInputs) -> ExampleInputs:
 
 
 def python_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules but those of TorchScript, which keep their state out of reach."""
+    """Yield all modules except those of TorchScript, whose state cannot be reached."""
     yield from (m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule))
 
 
-# ------------------------------------------------------------------ leaving everything as it was
+# ------------------------------------------------------------------ restoring everything
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def isolated_evaluation(model: nn.Module) -> Iterator[None]:
     """Run the block in evaluation mode without gradients.
 
-    Modes, buffers, plain tensor attributes, random states and the fast path of attention are put back after it.
+    Modes, buffers, plain tensor attributes, random states and the fast path of attention are restored after it.
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_states(model))
-        stack.enter_context(_fast_path_off())
-        stack.enter_context(_tensors_kept(model))
-        stack.enter_context(_modes_kept(model))
-        stack.enter_context(_uncompiled())
+        stack.enter_context(_restore_random_states(model))
+        stack.enter_context(_disable_fast_path())
+        stack.enter_context(_restore_tensors(model))
+        stack.enter_context(_evaluation_mode(model))
+        stack.enter_context(_disable_compilation())
         with torch.inference_mode(False), torch.no_grad():
             yield
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Go into evaluation mode and back, through `train` where a class overrides it to do more."""
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode and back, by `train`, since a class may override it to do more."""
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -93,7 +93,7 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _fast_path_off() -> Iterator[None]:
+def _disable_fast_path() -> Iterator[None]:
     enabled = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
@@ -103,8 +103,8 @@ def _fast_path_off() -> Iterator[None]:
 
 
 @contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Run compiled parts of the model as they were written: a compiler shows nothing of what it runs."""
+def _disable_compilation() -> Iterator[None]:
+    """Run compiled parts of the model in eager mode: a dispatch mode sees nothing of what a compiled part runs."""
     flex = sys.modules.get("torch.nn.attention.flex_attention")
     flag = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
     set_stance = getattr(torch.compiler, "set_stance", None)
@@ -118,7 +118,7 @@ def _uncompiled() -> Iterator[None]:
 
 
 @contextmanager
-def _random_states(model: nn.Module) -> Iterator[None]:
+def _restore_random_states(model: nn.Module) -> Iterator[None]:
     devices = {t.device for t in model.parameters() if t.device.type == "cuda"}
     python = random.getstate()
     try:
@@ -129,8 +129,8 @@ def _random_states(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _tensors_kept(model: nn.Module) -> Iterator[None]:
-    """Put back which tensors are the modules' buffers and plain attributes, and what is in them."""
+def _restore_tensors(model: nn.Module) -> Iterator[None]:
+    """Restore which tensors are the modules' buffers and plain attributes, and their values."""
     owners = [(d, dict(d)) for m in python_modules(model) for d in (m._buffers, vars(m))]
     tensors = {id(v): v for _, before in owners for v in before.values() if _is_data(v)}
     values = [(t, t.detach().clone()) for t in tensors.values()]
@@ -141,7 +141,7 @@ def _tensors_kept(model: nn.Module) -> Iterator[None]:
             _restore_names(now, before)
         with torch.no_grad():
             for tensor, saved in values:
-                if not torch.equal(tensor, saved):  # else a backward that is still to come would take it for changed
+                if not torch.equal(tensor, saved):  # a needless copy would make a pending backward fail
                     tensor.copy_(saved)
 
 
@@ -173,7 +173,7 @@ def run_example(model: nn.Module, example_inputs: ExampleInputs) -> Any:
 
 
 def describe(example_inputs: ExampleInputs) -> str:
-    """Say in a few words what example inputs are."""
+    """Describe example inputs in a few words, for messages."""
     if isinstance(example_inputs, Tensor):
         return f"a tensor of shape {tuple(example_inputs.shape)}"
     if isinstance(example_inputs, Mapping):
@@ -184,7 +184,7 @@ def describe(example_inputs: ExampleInputs) -> str:
 
 
 def output_tensors(output: Any) -> list[Tensor]:
-    """Return the floating-point tensors in whatever a model returned, in order."""
+    """Return the floating-point tensors in a model's output, of any structure, in order."""
     found: list[Tensor] = []
     _collect(output, found, set())
     return found

@@ -1,4 +1,4 @@
-"""One executed tensor operation, taken apart."""
+"""One executed tensor operation: its name, arguments and outputs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.graph.tracing.geometry import is_plain, storage_key
+from fgadahat_hooks.graph.tracing.storage import is_plain, storage_key
 
-_KNOWN = frozenset(("aten", "prim", "prims"))
+_KNOWN_NAMESPACES = frozenset(("aten", "prim", "prims"))
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of ATen with its arguments and what it put out."""
+    """An ATen operation with its arguments and its output."""
 
     func: Any
     args: tuple[Any, ...]
@@ -27,7 +27,7 @@ class Operation:
 
     @cached_property
     def name(self) -> str:
-        """Name as in ATen, without the underscore of the in-place variant."""
+        """Its name as in ATen, without the underscore of the in-place variant."""
         name: str = self.func.overloadpacket.__name__
         return name if name.endswith("__") else name.removesuffix("_")
 
@@ -38,7 +38,7 @@ class Operation:
 
     @cached_property
     def inputs(self) -> list[Tensor]:
-        """All tensor arguments, those written included."""
+        """All plain tensor arguments, those written into included."""
         return list(plain_tensors((self.args, self.kwargs)))
 
     @cached_property
@@ -58,19 +58,19 @@ class Operation:
 
     @cached_property
     def first_out(self) -> Tensor | None:
-        """The first tensor it puts out."""
+        """Its first output, None if that is no tensor."""
         first = self.out[0] if isinstance(self.out, list | tuple) and self.out else self.out
         return first if isinstance(first, Tensor) else None
 
     @property
     def is_in_place(self) -> bool:
-        """Whether it changes its first argument and nothing else, and puts that out."""
+        """Whether it writes into its first argument and nothing else, and returns a tensor."""
         written = self.written
         return len(written) == 1 and bool(self.args) and written[0] is self.args[0] and self.first_out is not None
 
     @property
     def is_view(self) -> bool:
-        """Whether it only gives another view of its arguments' memory, whose labels stay."""
+        """Whether it only returns views of its arguments' memory, whose labels stay."""
         if torch.Tag.inplace_view in self.func.tags:
             return True
         if self.mutable:
@@ -82,11 +82,11 @@ class Operation:
 
 def is_foreign(func: Any) -> bool:
     """Return whether nothing can be trusted about an operation, not even that it leaves its arguments alone."""
-    return getattr(func, "namespace", None) not in _KNOWN or not hasattr(func, "_schema")
+    return getattr(func, "namespace", None) not in _KNOWN_NAMESPACES or not hasattr(func, "_schema")
 
 
 def plain_tensors(tree: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested arguments."""
+    """Yield the plain tensors in nested arguments."""
     for leaf in pytree.tree_leaves(tree):
         if isinstance(leaf, Tensor) and is_plain(leaf):
             yield leaf

@@ -1,4 +1,9 @@
-"""Measures that run the model again on the batch: one pass for all layers."""
+"""Attribution measures: these run the model again on the batch, for all layers at once.
+
+One measure a file; to add one, subclass `AttributionMeasure` and register it. What they share: `attribution_batch` runs
+the model on a batch, `layer_outputs` keeps what layers put out, `target` is what is attributed, `replay*` runs only the
+operations after a layer, `rules*` are the rules of DeepLIFT and LRP by function. captum may be imported here only.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +20,20 @@ from fgadahat_hooks.importance.attribution import (
     internal_influence,
     lrp,
 )
+from fgadahat_hooks.importance.attribution.attribution_batch import (
+    AttributionBatch,
+    ForwardResult,
+    ModelCall,
+    open_attribution_batch,
+)
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.capture import Site
-from fgadahat_hooks.importance.attribution.scene import Batch, Run, Scene, open_scene
+from fgadahat_hooks.importance.attribution.layer_outputs import Site
 
 __all__ = [
+    "AttributionBatch",
     "AttributionMeasure",
-    "Batch",
-    "Run",
-    "Scene",
+    "ForwardResult",
+    "ModelCall",
     "Site",
     "conductance",
     "deeplift",
@@ -36,5 +46,5 @@ __all__ = [
     "integrated_gradients",
     "internal_influence",
     "lrp",
-    "open_scene",
+    "open_attribution_batch",
 ]

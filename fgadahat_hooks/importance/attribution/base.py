@@ -1,4 +1,4 @@
-"""What a measure that runs the model again is."""
+"""The base class of attribution measures, which run the model again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from fgadahat_hooks.importance.attribution.params import Params
-from fgadahat_hooks.importance.attribution.scene import Scene
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
+from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.target import label_scores
 from fgadahat_hooks.importance.base import BaseMeasure
 
@@ -26,13 +26,13 @@ class AttributionMeasure(BaseMeasure, ABC):
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def __init__(self, *, attribute_to: AttributeTo = "gate") -> None:
-        """Choose what is attributed to.
+        """Choose where units are attributed to.
 
         Raises:
             BadCallError: `attribute_to` is neither.
         """
-        with Params(self.name) as params:
-            self.attribute_to = params.choice("attribute_to", attribute_to, get_args(AttributeTo))
+        with ParamChecker(self.name) as check:
+            self.attribute_to = check.choice("attribute_to", attribute_to, get_args(AttributeTo))
 
     @staticmethod
     def score(output: Any, labels: Tensor) -> Tensor:
@@ -40,13 +40,13 @@ class AttributionMeasure(BaseMeasure, ABC):
         return label_scores(output, labels)
 
     @abstractmethod
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the raw importance of each unit of each layer, `(units,)`, >= 0, detached."""
 
-    def check(self, scene: Scene) -> None:
+    def check(self, batch: AttributionBatch) -> None:
         """Refuse a model on which the measure would be wrong; called once, on example inputs, before attaching.
 
         Raises:
             CapabilityError: Names the module and what to use instead.
         """
-        scene.run()
+        batch.run()

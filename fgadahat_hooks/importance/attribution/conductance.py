@@ -1,4 +1,4 @@
-"""Conductance: how much of the output's change along the path of inputs flows through a unit."""
+"""Conductance: the part of the score's change along the path of inputs that flows through a unit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, ForwardResult, Values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import Params
+from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.path import METHODS, Method, quadrature
-from fgadahat_hooks.importance.attribution.scene import Baseline, Run, Scene, Values
 from fgadahat_hooks.importance.base import register_measure
 
 
@@ -17,14 +17,14 @@ from fgadahat_hooks.importance.base import register_measure
 class ConductanceAbs(AttributionMeasure):
     """`I_i = <sum_k dF_y/dz_i(x_k) (z_i(x_{k+1}) - z_i(x_k))>` along the inputs' path (Dhamdhere et al. 2018).
 
-    The path's points are those of a quadrature rule, `n_steps + 1` of them, as in captum.
+    The path's points are the `n_steps + 1` points of a quadrature rule, as in captum.
 
-    Choose it for the most faithful account of what flows through a unit, seldom (`every_n_steps`) or on few samples.
+    Choose it for the most faithful measure of what flows through a unit, seldom (`every_n_steps`) or on few samples.
 
     Args:
         n_steps: Steps of the path.
         baselines: Where the path begins, a number or a tensor like the inputs or like one sample.
-        method: Rule that sets the points.
+        method: Quadrature rule.
         attribute_to: `gate` or `layer`.
     """
 
@@ -35,31 +35,31 @@ class ConductanceAbs(AttributionMeasure):
     ) -> None:
         """Check the parameters."""
         super().__init__(**params)
-        with Params(self.name) as check:
+        with ParamChecker(self.name) as check:
             self.n_steps = check.count("n_steps", n_steps)
             self.baselines = check.baseline("baselines", baselines)
             self.method: Method = check.choice("method", method, METHODS)
 
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
         points, _ = quadrature(self.method, self.n_steps + 1)
         total: Values = {}
-        before = scene.run(points[0], self.baselines)
+        before = batch.run(points[0], self.baselines)
         for number, point in enumerate(points[1:], start=1):
-            here = scene.run(point, self.baselines, grad=number < self.n_steps)
+            here = batch.run(point, self.baselines, grad=number < self.n_steps)
             _add_step(total, before, here)
             before = here
-        return scene.mean_abs(total)
+        return batch.mean_abs(total)
 
-    def check(self, scene: Scene) -> None:
+    def check(self, batch: AttributionBatch) -> None:
         """Refuse a model whose inputs form no path."""
-        scene.check_path()
-        super().check(scene)
+        batch.check_path()
+        super().check(batch)
 
 
-def _add_step(total: Values, before: Run, here: Run) -> None:
-    """Add slope times change of every value, element by element."""
-    for name, slopes in before.gradients().items():
-        moves = zip(slopes, here.values[name], before.values[name], strict=True)
-        step = [slope * (after.detach() - first.detach()) for slope, after, first in moves]
+def _add_step(total: Values, before: ForwardResult, here: ForwardResult) -> None:
+    """Add gradient times change of every value, element by element."""
+    for name, gradients in before.gradients().items():
+        calls = zip(gradients, here.values[name], before.values[name], strict=True)
+        step = [gradient * (end.detach() - start.detach()) for gradient, end, start in calls]
         total[name] = [t.add_(s) for t, s in zip(total[name], step, strict=True)] if name in total else step

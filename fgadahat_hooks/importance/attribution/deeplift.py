@@ -1,4 +1,4 @@
-"""DeepLIFT: how much of the score's difference from a baseline's goes through a unit."""
+"""DeepLIFT: the part of the score's difference from a baseline that goes through a unit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, ClassVar, get_args
 
 from torch import Tensor
 
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, Inputs, Values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import Params
+from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.rules_deeplift import DeepLiftRules, Interactions
-from fgadahat_hooks.importance.attribution.rules_watch import watching
-from fgadahat_hooks.importance.attribution.scene import Baseline, Inputs, Scene, Values
+from fgadahat_hooks.importance.attribution.rules_mode import apply_rules
 from fgadahat_hooks.importance.base import register_measure
 
 
@@ -20,18 +20,18 @@ class DeepliftAbs(AttributionMeasure):
 
     The attributions of a layer through which everything flows sum to `F_y(x) - F_y(x')`.
 
-    Element-wise functions and max pools have the rules of captum, as modules or functions, in place or not, and used
-    any number of times. What is neither linear nor element-wise has by default a multiplier too, so that the sum holds
-    in transformers and gated networks; captum takes its gradient instead, which `interactions` asks for. A function
+    Element-wise functions and max pools have captum's rules, as modules or functions, in place or not, and used any
+    number of times. Functions that are neither linear nor element-wise have multipliers too by default, so that the sum
+    holds in transformers and gated networks; `interactions: gradient` takes their gradients, as captum does. A function
     without a rule is refused.
 
-    Choose it for conductance's question at the cost of three passes.
+    Choose it to measure what conductance measures at the cost of three passes.
 
     Args:
         baselines: `x'`, a number or a tensor like the inputs or like one sample.
-        eps: Least difference of a function's argument that counts as one; below, its gradient is the multiplier.
-        interactions: Products of activations, softmax, norms over features, and attention. `exact`: multipliers that
-            sum up, put together from those of their parts. `gradient`: the gradient at the input, as in captum.
+        eps: Smallest difference of a function's argument that is divided by; below, the gradient is the multiplier.
+        interactions: For products of activations, softmax, norms over features, and attention. `exact`: multipliers
+            that sum up, composed of those of their parts. `gradient`: the gradient at the input, as in captum.
         attribute_to: `gate` or `layer`.
     """
 
@@ -42,26 +42,26 @@ class DeepliftAbs(AttributionMeasure):
     ) -> None:
         """Check the parameters."""
         super().__init__(**params)
-        with Params(self.name) as check:
+        with ParamChecker(self.name) as check:
             self.baselines = check.baseline("baselines", baselines)
             self.eps = check.number("eps", eps, 0.0)
             self.interactions: Interactions = check.choice("interactions", interactions, get_args(Interactions))
 
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
-        return scene.mean_abs(contributions(self, scene, scene.inputs(0.0, self.baselines)))
+        return batch.mean_abs(contributions(self, batch, batch.inputs(0.0, self.baselines)))
 
-    def check(self, scene: Scene) -> None:
+    def check(self, batch: AttributionBatch) -> None:
         """Refuse a model whose inputs form no path, or with a function that has no rule."""
-        self.compute(scene)
+        self.compute(batch)
 
 
-def contributions(measure: DeepliftAbs, scene: Scene, start: Inputs) -> Values:
+def contributions(measure: DeepliftAbs, batch: AttributionBatch, start: Inputs) -> Values:
     """Return `m_i (z_i(x) - z_i(x'))` of every value.
 
     Args:
-        measure: Says how.
-        scene: The model and the inputs `x`.
+        measure: Its parameters.
+        batch: The model and the inputs `x`.
         start: The inputs `x'`.
 
     Raises:
@@ -72,12 +72,12 @@ def contributions(measure: DeepliftAbs, scene: Scene, start: Inputs) -> Values:
         f"Measure '{measure.name}' knows no multiplier of {{}}. Use interactions: 'gradient' if it is a norm or an "
         "attention, or else a measure by gradients: gradient_x_activation_abs, internal_influence_abs."
     )
-    with watching(scene.model, rules, advice):
-        with rules.noting():
-            before = {name: [v.detach() for v in parts] for name, parts in scene.run_on(start).values.items()}
-        run = scene.run_on(scene.inputs())
+    with apply_rules(batch.model, rules, advice):
+        with rules.record_baseline():
+            baseline = {name: [v.detach() for v in parts] for name, parts in batch.run_on(start).values.items()}
+        run = batch.run_on(batch.inputs())
     rules.finish()
     return {
-        name: [m * (z.detach() - z0) for m, z, z0 in zip(parts, run.values[name], before[name], strict=True)]
+        name: [m * (z.detach() - z0) for m, z, z0 in zip(parts, run.values[name], baseline[name], strict=True)]
         for name, parts in run.gradients().items()
     }

@@ -1,4 +1,4 @@
-"""Grad-CAM, channel by channel."""
+"""Grad-CAM, unit by unit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.capture import Site
-from fgadahat_hooks.importance.attribution.scene import Scene
+from fgadahat_hooks.importance.attribution.layer_outputs import Site
 from fgadahat_hooks.importance.base import register_measure
 
 
@@ -18,26 +18,26 @@ class GradcamAbs(AttributionMeasure):
 
     `GAP` is the mean over a sample's positions: pixels of a map, tokens of a sequence.
 
-    Choose it for convolutions and tokens, when the slope should be that of a whole map; equal to gradient times
+    Choose it for convolutions and tokens, when the gradient should be that of a whole map; it equals gradient times
     activation where there are no positions.
     """
 
     cost: ClassVar[str] = "1 forward, 1 backward"
 
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
-        run = scene.run()
-        slopes = run.gradients()
-        return scene.mean_abs(
+        run = batch.run()
+        gradients = run.gradients()
+        return batch.mean_abs(
             {
-                name: [z.detach() * _pooled(g, site) for z, g in zip(run.values[name], slopes[name], strict=True)]
-                for name, site in scene.sites.items()
+                name: [z.detach() * _pooled(g, site) for z, g in zip(run.values[name], gradients[name], strict=True)]
+                for name, site in batch.sites.items()
             }
         )
 
 
 def _pooled(gradient: Tensor, site: Site) -> Tensor:
-    """Return the mean over all axes but the first, which counts samples, and the one that counts units."""
+    """Return the mean over all axes except those of samples (the first) and units."""
     kept = {0, site.axis % gradient.dim()}
     positions = [d for d in range(gradient.dim()) if d not in kept]
     return gradient.mean(positions, keepdim=True) if positions else gradient

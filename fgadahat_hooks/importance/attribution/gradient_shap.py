@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, Values, add_values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import Params
-from fgadahat_hooks.importance.attribution.scene import Baseline, Scene, Values
+from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.base import register_measure
 
 
@@ -21,9 +21,9 @@ class GradientshapAbs(AttributionMeasure):
     Choose it for an estimate of integrated gradients at a tenth of the cost.
 
     Args:
-        n_samples: Random points a sample.
+        n_samples: Number of random points for each sample.
         baselines: `x'`, a number or a tensor like the inputs or like one sample.
-        seed: Seed of the points' own generator; the training's random stream is not touched.
+        seed: Seed of the generator that draws them; the random state of the training is not changed.
         attribute_to: `gate` or `layer`.
     """
 
@@ -32,7 +32,7 @@ class GradientshapAbs(AttributionMeasure):
     def __init__(self, *, n_samples: int = 5, baselines: Baseline = 0.0, seed: int = 0, **params: Any) -> None:
         """Check the parameters."""
         super().__init__(**params)
-        with Params(self.name) as check:
+        with ParamChecker(self.name) as check:
             self.n_samples = check.count("n_samples", n_samples)
             self.baselines = check.baseline("baselines", baselines)
             self.seed = check.count("seed", seed, 0)
@@ -42,29 +42,28 @@ class GradientshapAbs(AttributionMeasure):
         """Return the next `u`, one a sample, `(size,)` in double precision."""
         return torch.rand(size, generator=self._generator, dtype=torch.float64)
 
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
-        slopes: Values = {}
+        gradients: Values = {}
         for _ in range(self.n_samples):
-            for name, parts in scene.run(self.draw(scene.batch.size), self.baselines).gradients().items():
-                slopes[name] = [a + b for a, b in zip(slopes[name], parts, strict=True)] if name in slopes else parts
-        end, start = (scene.run(share, self.baselines, grad=False).values for share in (1.0, 0.0))
-        return scene.mean_abs(
+            add_values(gradients, batch.run(self.draw(batch.size), self.baselines).gradients())
+        end, start = (batch.run(share, self.baselines, grad=False).values for share in (1.0, 0.0))
+        return batch.mean_abs(
             {
                 name: [g / self.n_samples * (a - b) for g, a, b in zip(parts, end[name], start[name], strict=True)]
-                for name, parts in slopes.items()
+                for name, parts in gradients.items()
             }
         )
 
-    def check(self, scene: Scene) -> None:
+    def check(self, batch: AttributionBatch) -> None:
         """Refuse a model whose inputs form no path."""
-        scene.check_path()
-        super().check(scene)
+        batch.check_path()
+        super().check(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the generator stands."""
+        """Return the state of the generator."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the generator go on from there."""
+        """Restore the state of the generator."""
         self._generator.set_state(state["generator"])

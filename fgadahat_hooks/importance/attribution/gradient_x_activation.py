@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.scene import Scene
 from fgadahat_hooks.importance.base import register_measure
 
 
@@ -15,15 +15,15 @@ from fgadahat_hooks.importance.base import register_measure
 class GradientXActivationAbs(AttributionMeasure):
     """`I_i = <z_i dF_y/dz_i>`, `F_y` the logit of the true label.
 
-    Choose it first among the attributions: one more pass, and it knows what the class score depends on.
+    Choose it first among the attributions: one more pass shows which units the class score depends on.
     """
 
     cost: ClassVar[str] = "1 forward, 1 backward"
 
-    def compute(self, scene: Scene) -> dict[str, Tensor]:
+    def compute(self, batch: AttributionBatch) -> dict[str, Tensor]:
         """Return the measure of every layer, `(units,)`."""
-        run = scene.run()
-        slopes = run.gradients()
-        return scene.mean_abs(
-            {n: [z.detach() * g for z, g in zip(run.values[n], slopes[n], strict=True)] for n in slopes}
+        run = batch.run()
+        gradients = run.gradients()
+        return batch.mean_abs(
+            {n: [z.detach() * g for z, g in zip(run.values[n], parts, strict=True)] for n, parts in gradients.items()}
         )

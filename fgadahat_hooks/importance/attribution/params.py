@@ -13,20 +13,20 @@ from fgadahat_hooks.errors import BadCallError
 T = TypeVar("T")
 
 
-class Params:
-    """Collects what is wrong with parameters and says all of it at the end of the block."""
+class ParamChecker:
+    """Collects the problems of a measure's parameters and reports all of them at the end of the block."""
 
     def __init__(self, measure: str) -> None:
         """Take the measure's name, for the message."""
         self._measure = measure
         self._problems: list[str] = []
 
-    def __enter__(self) -> Params:
-        """Begin to check."""
+    def __enter__(self) -> ParamChecker:
+        """Return the checker."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Raise if something is wrong.
+        """Raise if there are problems.
 
         Raises:
             BadCallError: Lists every problem.
@@ -58,20 +58,20 @@ class Params:
         return value
 
     def share(self, name: str, value: float) -> float:
-        """Return a number that must lie between 0 and 1, both left out."""
+        """Return a number that must lie between 0 and 1, both excluded."""
         fine = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
         self._expect(fine, name, "a number between 0 and 1", value)
         return value
 
     def baseline(self, name: str, value: Any) -> float | Tensor:
-        """Return a finite number or a tensor of finite numbers."""
+        """Return what must be a finite number or a tensor of finite numbers."""
         if isinstance(value, Tensor):
             self._expect(bool(value.isfinite().all()), name, "a tensor of finite numbers", value)
             return value
         return self.number(name, value)
 
     def rows(self, name: str, value: Any) -> Tensor:
-        """Return a tensor of finite numbers with one row or more."""
+        """Return what must be a tensor of finite numbers with one row or more."""
         fine = isinstance(value, Tensor) and value.dim() > 0 and len(value) > 0 and bool(value.isfinite().all())
         self._expect(fine, name, "a tensor (baselines, *sample) of finite numbers", value)
-        return value  # type: ignore[no-any-return]  # what is none is refused at the end of the block
+        return value  # type: ignore[no-any-return]  # anything else is refused at the end of the block

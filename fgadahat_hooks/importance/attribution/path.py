@@ -1,4 +1,4 @@
-"""Quadrature over the straight path from a baseline to the inputs; captum's rules, so that numbers agree with its."""
+"""Quadrature over the straight path from a baseline to the inputs, by captum's rules, so that results agree."""
 
 from __future__ import annotations
 

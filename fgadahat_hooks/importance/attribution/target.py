@@ -1,4 +1,4 @@
-"""One number a sample whose origin is attributed: the logit of the true label."""
+"""What is attributed, one number a sample: by default the logit of the true label."""
 
 from __future__ import annotations
 
@@ -20,18 +20,12 @@ _OWN_TARGET = (
 def logits_of(output: Any) -> Tensor:
     """Return the class logits `(batch, classes)` in a model's output.
 
-    That is the output itself, its `logits` (attribute or key), or the first tensor of a tuple.
+    These are the output itself, its `logits` (attribute or key), or the first tensor of a tuple.
 
     Raises:
         CapabilityError: There are none.
     """
-    found = output
-    if isinstance(output, Mapping):
-        found = output.get("logits")
-    elif not isinstance(output, Tensor):
-        found = getattr(output, "logits", None)
-        if found is None and isinstance(output, tuple | list):
-            found = next((t for t in output if isinstance(t, Tensor)), None)
+    found = _logits_candidate(output)
     if isinstance(found, Tensor) and found.dim() == 2 and found.is_floating_point():
         return found
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
@@ -40,8 +34,20 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
+def _logits_candidate(output: Any) -> Any:
+    """Return the part of the output where logits are expected, or None."""
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, tuple | list):
+        return next((t for t in output if isinstance(t, Tensor)), None)
+    return found
+
+
 def labels_of(data: Any) -> Tensor:
-    """Return the labels in what a loader gave: the last part of a tuple, or a key such as `labels`.
+    """Return the labels in a loader's batch: the last part of a tuple, or a key such as `labels`.
 
     Raises:
         BadCallError: There are none.
@@ -66,8 +72,8 @@ def label_scores(output: Any, labels: Tensor) -> Tensor:
 
     Args:
         output: What the model put out.
-        labels: Class numbers `(batch,)`, or shares of the classes `(batch, classes)` as mixed batches have them: then
-            the logits' mean with those shares.
+        labels: Class numbers `(batch,)`, or class probabilities `(batch, classes)` as from mixup: then the mean of the
+            logits, weighted by them.
 
     Raises:
         CapabilityError: The output holds no class logits.
@@ -95,7 +101,7 @@ def label_log_likelihoods(output: Any, labels: Tensor) -> Tensor:
 
     Args:
         output: What the model put out.
-        labels: As in `label_scores`; for shares of the classes, the log-probabilities' mean with them.
+        labels: As in `label_scores`; for class probabilities, the mean of the log-probabilities weighted by them.
 
     Raises:
         CapabilityError: The output holds no class logits.
@@ -105,7 +111,7 @@ def label_log_likelihoods(output: Any, labels: Tensor) -> Tensor:
 
 
 def check_scores(scores: Any, size: int) -> Tensor:
-    """Return the scores of a target function, if they are one number a sample.
+    """Return the scores of a target function after a check that they are one number a sample.
 
     Raises:
         BadCallError: They are not.
@@ -116,8 +122,8 @@ def check_scores(scores: Any, size: int) -> Tensor:
     raise BadCallError(f"Expected the target function to return one number a sample, shape ({size},), but got {got}.")
 
 
-def some_score(output: Any) -> Tensor:
-    """Return any number of each sample, for a trial run without labels.
+def placeholder_score(output: Any) -> Tensor:
+    """Return the first logit of each sample, for a trial run without labels.
 
     Raises:
         CapabilityError: The output holds no class logits.

@@ -1,4 +1,8 @@
-"""The metrics as functions of an accuracy matrix, or of the tasks' masks."""
+"""The metrics as functions of an accuracy matrix, or of the tasks' masks: tensors in, tensors out.
+
+Related metrics share a file, and each function's docstring holds its equation; `matrix.py` checks the arguments. No
+state and no torchmetrics here.
+"""
 
 from fgadahat_hooks.metrics.functional.accuracy import (
     average_accuracy,

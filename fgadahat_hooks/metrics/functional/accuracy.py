@@ -1,4 +1,4 @@
-"""How accurate the model is, on all tasks and on each as it was learnt."""
+"""Mean accuracies: over all tasks, and of each task right after it was learnt."""
 
 from __future__ import annotations
 

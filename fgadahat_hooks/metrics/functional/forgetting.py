@@ -1,4 +1,4 @@
-"""What is lost of earlier tasks, and what later tasks cannot be learnt any more."""
+"""Accuracy lost on earlier tasks, and accuracy that later tasks no longer reach."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.metrics.functional.matrix import Reference, checked_reference, learnt_part
+from fgadahat_hooks.metrics.functional.matrix import Reference, learnt_part, validated_reference
 
 Reduction = Literal["last", "mean", "none"]
-"""Which of one value a task is returned: that of the last task learnt, their mean, or all of them."""
+"""What to return of one value a task: that of the last task learnt, the mean, or all values."""
 
 
 def forgetting(matrix: Tensor) -> Tensor:
@@ -21,8 +21,8 @@ def forgetting(matrix: Tensor) -> Tensor:
 
     Args:
         matrix: Accuracy `a[i, j]` on task j after learning task i, `(tasks, tasks)`, NaN where not measured. `T` is the
-            last task after which anything was measured. An entry above the diagonal takes part in the maximum if it was
-            measured, as in the paper.
+            last task after which anything was measured. Measured entries above the diagonal count in the maximum, as in
+            the paper.
 
     Returns:
         A scalar; NaN for `T < 2`, or if an entry on or below the diagonal is missing, columns below `T`.
@@ -59,14 +59,14 @@ def intransigence(matrix: Tensor, joint: Reference, reduction: Reduction = "last
             `reduction` is none of these.
     """
     part = learnt_part(matrix)
-    values = checked_reference(joint, matrix, "joint")[: len(part)] - part.diagonal()
+    values = validated_reference(joint, matrix, "joint")[: len(part)] - part.diagonal()
     if check_reduction(reduction) == "none":
         return values
     return (values if reduction == "mean" else values[-1:]).mean()
 
 
 def check_reduction(reduction: Reduction) -> Reduction:
-    """Return the reduction.
+    """Return the reduction if it is valid.
 
     Raises:
         BadCallError: It is none of `last`, `mean` and `none`.

@@ -1,4 +1,4 @@
-"""How much of the network the tasks use, and how much of it together."""
+"""How many units the tasks use, and how many they share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mask_use(masks: Tensor) -> Tensor:
     Raises:
         BadCallError: `masks` has another number of dimensions.
     """
-    return _checked(masks).mean(dim=1)
+    return _binary(masks).mean(dim=1)
 
 
 def cumulative_mask_use(masks: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def cumulative_mask_use(masks: Tensor) -> Tensor:
     Raises:
         BadCallError: `masks` has another number of dimensions.
     """
-    return _checked(masks).cummax(dim=0).values.mean(dim=1)
+    return _binary(masks).cummax(dim=0).values.mean(dim=1)
 
 
 def mask_overlap(masks: Tensor) -> Tensor:
@@ -52,12 +52,12 @@ def mask_overlap(masks: Tensor) -> Tensor:
     Raises:
         BadCallError: `masks` has another number of dimensions.
     """
-    checked = _checked(masks)
-    return checked @ checked.T / checked.sum(dim=1, keepdim=True)
+    binary = _binary(masks)
+    return binary @ binary.T / binary.sum(dim=1, keepdim=True)
 
 
 def free_unit_fraction(masks: Tensor) -> Tensor:
-    """Return `1 - mean_i max_t m^t_i`, the fraction of units that no task uses: the room that is left.
+    """Return `1 - mean_i max_t m^t_i`, the fraction of units that no task uses.
 
     Args:
         masks: Binary masks `m^t`, `(tasks, units)`, in any order.
@@ -68,12 +68,12 @@ def free_unit_fraction(masks: Tensor) -> Tensor:
     Raises:
         BadCallError: `masks` has another number of dimensions.
     """
-    checked = _checked(masks)
-    return (checked.sum(dim=0) == 0).to(checked).mean()
+    binary = _binary(masks)
+    return (binary.sum(dim=0) == 0).to(binary).mean()
 
 
-def _checked(masks: Tensor) -> Tensor:
-    """Return the masks as 0 and 1 in floating point."""
+def _binary(masks: Tensor) -> Tensor:
+    """Return the masks as 0 and 1 in the default float dtype."""
     if not isinstance(masks, Tensor) or masks.ndim != 2:
         got = f"shape {tuple(masks.shape)}" if isinstance(masks, Tensor) else repr(masks)
         raise BadCallError(f"Expected `masks` to be a tensor of shape (tasks, units), but got {got}.")

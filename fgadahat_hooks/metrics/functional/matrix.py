@@ -1,4 +1,4 @@
-"""The accuracy matrix that all metrics of learning are read from, and the references beside it."""
+"""Checks of the accuracy matrix and of the reference accuracies that metrics compare it with."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from fgadahat_hooks.errors import BadCallError
 
 Reference = Tensor | Sequence[float] | float
-"""Accuracies of another training run, one a task; a number stands for all tasks."""
+"""Accuracies of another training run, one a task, or one number for all tasks."""
 
 
 def learnt_part(matrix: Tensor) -> Tensor:
     """Return the rows and columns of the tasks learnt so far, `(T, T)`.
 
-    `T` is the last task after which anything was measured: so every metric can be read after each task, from a matrix
-    whose later rows are still NaN.
+    `T` is the last task after which anything was measured. So every metric can be computed after each task, while later
+    rows of the matrix are still NaN.
 
     Args:
         matrix: Accuracy `a[i, j]` on task j after learning task i, `(tasks, tasks)`, NaN where not measured.
@@ -35,16 +35,16 @@ def learnt_part(matrix: Tensor) -> Tensor:
     return matrix[:learnt, :learnt]
 
 
-def checked_reference(value: Reference, matrix: Tensor, name: str) -> Tensor:
-    """Return one accuracy a task, `(tasks,)`, in the matrix's type and place.
+def validated_reference(value: Reference, matrix: Tensor, name: str) -> Tensor:
+    """Return one accuracy a task, `(tasks,)`, with the matrix's dtype and device.
 
     Args:
-        value: A tensor or sequence of one number a task, or a number for all of them.
+        value: A tensor or sequence with one number a task, or one number for all tasks.
         matrix: The whole accuracy matrix, `(tasks, tasks)`.
-        name: What the caller calls the value.
+        name: Name of the argument, for messages.
 
     Raises:
-        BadCallError: It has another shape, or is no number at all.
+        BadCallError: It has another shape, or does not hold real numbers.
     """
     tasks = matrix.shape[0]
     found = as_numbers(value, name).to(matrix)
@@ -59,17 +59,17 @@ def checked_reference(value: Reference, matrix: Tensor, name: str) -> Tensor:
 
 
 def as_numbers(value: Reference | Sequence[Sequence[float]], name: str) -> Tensor:
-    """Return numbers as a tensor of the shape they have.
+    """Return numbers as a tensor of the same shape.
 
     Args:
-        value: A tensor, or numbers in whatever nesting.
-        name: What the caller calls the value.
+        value: A tensor, a number, or nested lists of numbers.
+        name: Name of the argument, for messages.
 
     Raises:
-        BadCallError: They are no real numbers, or of uneven lengths.
+        BadCallError: They are not real numbers, or lists of uneven lengths.
     """
     try:
-        # Python's floats are doubles, and go through no smaller type on their way to the matrix's.
+        # float64, so that Python floats keep all digits until they take the matrix's dtype.
         found = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         found = None

@@ -1,10 +1,10 @@
-"""What learning one task does to the accuracy on others: backward and forward transfer."""
+"""Backward and forward transfer: how learning a task changes accuracy on others."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from fgadahat_hooks.metrics.functional.matrix import Reference, checked_reference, learnt_part
+from fgadahat_hooks.metrics.functional.matrix import Reference, learnt_part, validated_reference
 
 
 def backward_transfer(matrix: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def forward_transfer_gem(matrix: Tensor, untrained: Reference) -> Tensor:
         BadCallError: `matrix` is not a square matrix of floating point numbers, or `untrained` does not fit it.
     """
     part = learnt_part(matrix)
-    reference = checked_reference(untrained, matrix, "untrained")[: len(part)]
+    reference = validated_reference(untrained, matrix, "untrained")[: len(part)]
     return (part.diagonal(1) - reference[1:]).mean()
 
 
@@ -67,5 +67,5 @@ def forward_transfer(matrix: Tensor, independent: Reference) -> Tensor:
         BadCallError: `matrix` is not a square matrix of floating point numbers, or `independent` does not fit it.
     """
     part = learnt_part(matrix)
-    reference = checked_reference(independent, matrix, "independent")[: len(part)]
+    reference = validated_reference(independent, matrix, "independent")[: len(part)]
     return (part.diagonal() - reference)[1:].mean()

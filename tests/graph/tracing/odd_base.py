@@ -1,4 +1,4 @@
-"""What the odd models have in common, and the table of them all."""
+"""What the odd models have in common, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def odd(shape: tuple[int, ...]) -> Callable[[type[nn.Module]], type[nn.Module]]:
 
 
 class Vector(nn.Module):
-    """Two layers of 8 units and a head; subclasses say what happens between."""
+    """Two layers of 8 units and a head; subclasses connect them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ class DenseWithReuse(nn.Module):
 
 @odd(VECTOR)
 class PickedByData(Vector):
-    """Which features go where depends on the sample: none can be said to be zero by its place."""
+    """Features are permuted by the data: none is zero by its position."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.a(x)
@@ -97,7 +97,7 @@ class PickedByBuffer(Vector):
         return self.end(self.b(h[:, self.order])[:, [1, 0, 2, 3, 4, 5, 6, 7]])
 
 
-# ------------------------------------------------------------------ gates of the model's own, attention
+# ------------------------------------------------------------------ gates in the model itself, attention
 @odd(IMAGE)
 class SqueezeExcite(Image):
     def __init__(self) -> None:

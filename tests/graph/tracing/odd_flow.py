@@ -1,4 +1,4 @@
-"""Odd models: control flow, modes of autograd, state that outlives a forward."""
+"""Odd models: control flow, autograd modes, state that outlives a forward."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CustomFunction(Vector):
 
 @odd(VECTOR)
 class Cache(Vector):
-    """The first forward fills what later ones read."""
+    """The first forward fills a cache that later ones read."""
 
     cached: Tensor | None = None
 
@@ -92,7 +92,7 @@ class CacheInClosure(Vector):
 
 @odd(VECTOR)
 class FilledUnseen(Vector):
-    """Zeros into which something that is no tensor operation writes."""
+    """Zeros that something other than a tensor operation writes into."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.zeros(x.shape[0], 8)
@@ -102,7 +102,7 @@ class FilledUnseen(Vector):
 
 @odd(VECTOR)
 class ZeroFactor(Vector):
-    """Numbers that are zero now and may not be later."""
+    """Numbers that are zero in the first forward only."""
 
     factor = 0.0
 

@@ -1,4 +1,4 @@
-"""Small models, each with one thing that tracing must get right; `MODELS` names them all.
+"""Small models, each with one thing that tracing must get right; all of them are in `MODELS`.
 
 Every model takes a tensor of the shape in the table and ends in a layer named `head`.
 """

@@ -1,4 +1,4 @@
-"""Odd models: views, in-place operations, operations nobody knows."""
+"""Odd models: views, in-place operations, unknown operations."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class NumberInPlace(Vector):
         return self.end(g.masked_fill(g > 3, 0.0) + torch.where(g > 1, g, torch.zeros(())))
 
 
-# ------------------------------------------------------------------ scattering, and operations nobody knows
+# ------------------------------------------------------------------ scattering, unknown operations
 @odd(VECTOR)
 class Scattered(Vector):
     def forward(self, x: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class Reductions(Vector):
 
 @odd(VECTOR)
 class DirectForward(Vector):
-    """Calls a layer past its hooks."""
+    """Calls a layer's `forward`, so that its hooks do not run."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.b.forward(self.a(x)).relu())
@@ -193,7 +193,7 @@ class ExpandedColumn(Vector):
 
 @odd(VECTOR)
 class StoredTransposed(Vector):
-    """The parameter itself is not in row order."""
+    """The parameter itself is not row-major."""
 
     def __init__(self) -> None:
         super().__init__()

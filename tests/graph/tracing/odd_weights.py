@@ -1,4 +1,4 @@
-"""Odd models: weights that are used by function, transformed, or by classes with a forward of their own."""
+"""Odd models: weights used functionally, transformed weights, layers whose class overrides `forward`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tests.graph.tracing.odd_base import IMAGE, VECTOR, Image, Vector, odd
 
 
-# ------------------------------------------------------------------ weights used by function
+# ------------------------------------------------------------------ weights used functionally
 @odd(VECTOR)
 class Functional(Vector):
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class ActivatedLinear(nn.Linear):
 
 
 class KeepingLinear(nn.Linear):
-    """Leaves behind what the gate never sees."""
+    """Keeps its output, which the gate never sees."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.kept = super().forward(x)

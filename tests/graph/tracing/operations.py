@@ -1,4 +1,4 @@
-"""A table of tensor operations, each a function of the tensors given, for the test of the rules."""
+"""Tables of tensor operations, each a function of tensors, for the tests of the rules."""
 
 from __future__ import annotations
 

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import TraceError
-from fgadahat_hooks.graph.tracing.forward import call_model, describe, output_tensors, own_copy, run_example, untouched
+from fgadahat_hooks.graph.tracing.forward import (
+    call_model,
+    copy_inputs,
+    describe,
+    isolated_evaluation,
+    output_tensors,
+    run_example,
+)
 
 
 class Add(nn.Module):
@@ -35,19 +42,19 @@ X = torch.tensor([1.0, 2.0])
 )
 def test_kinds_of_example_inputs(inputs: Any, expected: list[float], words: str) -> None:
     assert call_model(Add(), inputs).tolist() == expected
-    assert call_model(Add(), own_copy(inputs)).tolist() == expected
+    assert call_model(Add(), copy_inputs(inputs)).tolist() == expected
     assert describe(inputs) == words
 
 
 def test_example_inputs_are_copied() -> None:
     nested = {"x": X, "more": [X, 3]}
-    copied: Any = own_copy(nested)
+    copied: Any = copy_inputs(nested)
     copied["more"][0].zero_()
     assert X.tolist() == [1.0, 2.0]
     assert copied["more"][1] == 3
 
 
-def test_an_error_of_the_forward_says_what_was_passed() -> None:
+def test_an_error_of_the_forward_describes_the_inputs() -> None:
     with pytest.raises(
         TraceError, match=r"The forward of Add raised TypeError .*a tuple of 3.*Pass example_inputs"
     ) as e:
@@ -77,9 +84,9 @@ def test_tensors_are_found_in_any_output() -> None:
     assert output_tensors(None) == output_tensors(torch.zeros(2).long()) == []
 
 
-# ------------------------------------------------------------------ leaving everything as it was
+# ------------------------------------------------------------------ restoring everything
 class Messy(nn.Module):
-    """Changes all that a forward can change."""
+    """Changes everything that a forward can change."""
 
     count: Tensor
 
@@ -123,7 +130,7 @@ def test_nothing_changes(fail: bool, training: bool, fast_path: bool) -> None:
     torch.backends.mha.set_fastpath_enabled(fast_path)
     states = (torch.get_rng_state(), random.getstate())
     try:
-        with untouched(model):
+        with isolated_evaluation(model):
             assert not torch.is_grad_enabled()
             assert not model.training
             assert not torch.backends.mha.get_fastpath_enabled()
@@ -147,6 +154,6 @@ def test_nothing_changes(fail: bool, training: bool, fast_path: bool) -> None:
 
 def test_it_works_inside_inference_mode() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    with torch.inference_mode(), untouched(model):
+    with torch.inference_mode(), isolated_evaluation(model):
         assert not torch.is_inference_mode_enabled()
         model(torch.randn(2, 2))

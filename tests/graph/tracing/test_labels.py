@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fgadahat_hooks.graph.tracing.geometry import (
-    along,
-    compact,
+from fgadahat_hooks.graph.tracing.labels import LIVE, ZERO, LabelTable, constant
+from fgadahat_hooks.graph.tracing.storage import (
     covers_storage,
     equal,
+    expand_along,
+    expand_constant,
     is_dense,
     is_plain,
     may_overlap,
-    reduced,
+    narrow_expanded,
 )
-from fgadahat_hooks.graph.tracing.labels import LIVE, ZERO, LabelTable, constant
 
 SETS = [frozenset(c) for n in (1, 2, 3) for c in itertools.combinations(range(3), n)]
 
@@ -34,7 +34,7 @@ def meaning(table: LabelTable, label: int, on: frozenset[int]) -> bool:
 
 
 @pytest.mark.parametrize("on", [frozenset[int](), *SETS])
-def test_algebra_of_pairs_means_what_it_says(on: frozenset[int]) -> None:
+def test_join_and_meet_mean_or_and_and(on: frozenset[int]) -> None:
     table, labels = make_table()
     for a, b in itertools.product(labels, labels):
         x, y = meaning(table, a, on), meaning(table, b, on)
@@ -58,14 +58,14 @@ def test_a_product_keeps_both_sets() -> None:
     assert table.meet(ZERO, small) == ZERO
 
 
-def test_a_set_within_another_says_all_of_it() -> None:
+def test_of_two_nested_sets_the_smaller_is_kept() -> None:
     table = LabelTable()
     assert table.meet(table.intern((1,)), table.intern((1, 2))) == table.intern((1,))
 
 
-def test_of_many_sets_the_best_are_kept_and_those_with_probes_go_first() -> None:
+def test_of_many_sets_the_smallest_are_kept_and_ungated_ones_go_first() -> None:
     table = LabelTable()
-    table.add_probes([99])
+    table.add_ungated([99])
     product = table.intern((99,))
     for first in range(0, 50, 10):
         product = table.meet(product, table.intern(range(first, first + 2 + first // 10)))
@@ -91,9 +91,9 @@ def test_what_many_products_have_in_common_stays() -> None:
 def test_of_too_many_pairs_one_factor_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     table, labels = make_table()
     a = torch.tensor(labels, dtype=torch.int32).view(-1, 1)
-    exact = table.both(a, a.t())
-    monkeypatch.setattr("fgadahat_hooks.graph.tracing.labels._MOST_PAIRS", 4)
-    kept = table.both(a, a.t())
+    exact = table.meet_tensors(a, a.t())
+    monkeypatch.setattr("fgadahat_hooks.graph.tracing.labels._MAX_PAIRS", 4)
+    kept = table.meet_tensors(a, a.t())
     for on in [frozenset[int](), *SETS]:
         for one, other in zip(kept.flatten().tolist(), exact.flatten().tolist(), strict=True):
             assert meaning(table, one, on) >= meaning(table, other, on)
@@ -103,9 +103,9 @@ def test_of_too_many_pairs_one_factor_is_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_of_too_many_pairs_a_sum_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
     table, labels = make_table()
     a = torch.tensor(labels, dtype=torch.int32).view(-1, 1)
-    exact = table.either(a, a.t())
-    monkeypatch.setattr("fgadahat_hooks.graph.tracing.labels._MOST_PAIRS", 4)
-    rough = table.either(a, a.t())
+    exact = table.join_tensors(a, a.t())
+    monkeypatch.setattr("fgadahat_hooks.graph.tracing.labels._MAX_PAIRS", 4)
+    rough = table.join_tensors(a, a.t())
     assert torch.equal(rough.diagonal(), a.flatten())
     assert torch.equal(rough[0], a.flatten())
     assert bool(((rough == exact) | (rough == LIVE)).all())
@@ -136,45 +136,45 @@ def label_tensors(draw: st.DrawFn) -> Tensor:
 
 @settings(deadline=None, max_examples=60)
 @given(a=label_tensors(), b=label_tensors())
-def test_tensors_of_labels_do_as_labels_do(a: Tensor, b: Tensor) -> None:
+def test_label_tensors_combine_element_wise(a: Tensor, b: Tensor) -> None:
     table, _ = make_table()
-    either, both = table.either(a, b), table.both(a, b)
-    assert either.shape == both.shape == a.shape
+    joined, met = table.join_tensors(a, b), table.meet_tensors(a, b)
+    assert joined.shape == met.shape == a.shape
     for place in itertools.product(range(2), range(3), range(4)):
-        assert int(either[place]) == table.join(int(a[place]), int(b[place]))
-        assert int(both[place]) == table.meet(int(a[place]), int(b[place]))
+        assert int(joined[place]) == table.join(int(a[place]), int(b[place]))
+        assert int(met[place]) == table.meet(int(a[place]), int(b[place]))
 
 
 @settings(deadline=None, max_examples=60)
 @given(labels=label_tensors(), dims=st.sets(st.integers(-3, 2), max_size=3))
-def test_union_over_dimensions(labels: Tensor, dims: set[int]) -> None:
+def test_join_over_dimensions(labels: Tensor, dims: set[int]) -> None:
     table, _ = make_table()
     axes = {d % 3 for d in dims}
-    out = table.over(labels, sorted(dims))
+    out = table.join_over(labels, sorted(dims))
     assert out.shape == torch.Size([1 if d in axes else n for d, n in enumerate(labels.shape)])
     for place in itertools.product(*(range(n) for n in out.shape)):
         cell = labels[tuple(slice(None) if d in axes else place[d] for d in range(3))]
         assert int(out[place]) == table.join_all(cell.flatten().tolist())
 
 
-def test_union_over_nothing_is_zero() -> None:
-    assert LabelTable().over(constant(LIVE, (2, 0)), [1]).tolist() == [[ZERO], [ZERO]]
+def test_join_over_nothing_is_zero() -> None:
+    assert LabelTable().join_over(constant(LIVE, (2, 0)), [1]).tolist() == [[ZERO], [ZERO]]
 
 
 def test_broadcasting() -> None:
     table, labels = make_table()
     line = torch.tensor(labels[2:5], dtype=torch.int32)
-    assert equal(table.either(line, constant(ZERO)), line)
-    assert table.either(line.view(1, 3), constant(LIVE, (2, 1))).tolist() == [[LIVE] * 3] * 2
+    assert equal(table.join_tensors(line, constant(ZERO)), line)
+    assert table.join_tensors(line.view(1, 3), constant(LIVE, (2, 1))).tolist() == [[LIVE] * 3] * 2
 
 
-# ------------------------------------------------------------------ geometry
+# ------------------------------------------------------------------ storage
 def test_constant_dimensions_have_stride_zero() -> None:
     t = torch.tensor([[1, 2], [1, 2]], dtype=torch.int32)
-    assert compact(t).stride() == (0, 1)
-    assert reduced(compact(t))[0].shape == (1, 2)
-    assert torch.equal(compact(t), t)
-    assert equal(along(t[0], t, 1), t)
+    assert expand_constant(t).stride() == (0, 1)
+    assert narrow_expanded(expand_constant(t))[0].shape == (1, 2)
+    assert torch.equal(expand_constant(t), t)
+    assert equal(expand_along(t[0], t, 1), t)
     assert not equal(t, t[:1])
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.graph.tracing.call import RULES
+from fgadahat_hooks.graph.tracing.dispatch_mode import LabelMode
 from fgadahat_hooks.graph.tracing.labels import LIVE, ZERO
-from fgadahat_hooks.graph.tracing.mode import TaintMode
+from fgadahat_hooks.graph.tracing.output_labels import RULE_MODULES
 from fgadahat_hooks.graph.tracing.recorder import Recorder
-from fgadahat_hooks.graph.tracing.relabel import RULE_MODULES
+from fgadahat_hooks.graph.tracing.rule_registry import RULES
 from tests.graph.tracing import operations
 from tests.graph.tracing.operations import PLANE, ROWS, VOLUME, Function
 
@@ -27,11 +27,11 @@ CASES: dict[str, tuple[Function, tuple[tuple[int, ...], ...]]] = {
     **{f"pair {k}": (f, (ROWS, ROWS)) for k, f in operations.PAIRS.items()},
 }
 LIVE_ANYWAY = {"rows complex", "rows mask by data", "plane mask by data"}
-"""Safe, and not exact: nothing is claimed."""
+"""Safe but not exact: all outputs are live."""
 
 
 def labelled(shape: tuple[int, ...], pattern: str, recorder: Recorder, live: bool = False) -> Tensor:
-    """Draw labels: one a channel, or another one for every element."""
+    """Draw labels: one a channel, or one an element."""
     known = [recorder.table.intern(s) for s in SETS] * 3 + [ZERO]
     choices = torch.tensor(known + [LIVE] * live, dtype=torch.int32)
     if pattern == "channel":
@@ -52,7 +52,7 @@ def traced(function: Function, inputs: list[Tensor], labels: list[Tensor], recor
     """Run under the mode; return the labels of the output."""
     for x, label in zip(inputs, labels, strict=True):
         recorder.store.put(x, label)
-    with torch.no_grad(), TaintMode(nn.Module(), recorder):
+    with torch.no_grad(), LabelMode(nn.Module(), recorder):
         out = function(*inputs)
     found = recorder.store.get(out)
     return torch.full(out.shape, LIVE, dtype=torch.int32) if found is None else found

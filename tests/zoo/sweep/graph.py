@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fgadahat_hooks as fh
 from fgadahat_hooks.graph.targets import find_targets
 from fgadahat_hooks.graph.trace import ExampleInputs, trace
-from fgadahat_hooks.graph.tracing.forward import call_model, untouched
+from fgadahat_hooks.graph.tracing.forward import call_model, isolated_evaluation
 from tests.differential.truth import LayerTruth, Truth, never_vanishing, observe
 from tests.zoo.sweep.row import Row
 
@@ -52,7 +52,7 @@ def _count(row: Row, layer: LayerTruth, wrong: Tensor) -> None:
 def time_trace(row: Row, model: nn.Module, spec: object, inputs: ExampleInputs) -> None:
     """Measure a plain forward and a trace; a trace of a small model before them loads what tracing needs."""
     trace_once(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), {}, torch.zeros(1, 2))
-    with untouched(model):
+    with isolated_evaluation(model):
         row.forward_seconds = _fastest(lambda: call_model(model, inputs), 3)
     row.trace_seconds = _fastest(lambda: trace_once(model, spec, inputs), 2)
 

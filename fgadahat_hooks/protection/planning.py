@@ -1,0 +1,107 @@
+"""From a model, or from its unit graph and policies, to the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
+from fgadahat_hooks.gates.gate import Gate
+from fgadahat_hooks.graph.policy import TensorPolicy, classify
+from fgadahat_hooks.graph.targets import find_targets
+from fgadahat_hooks.graph.trace import ExampleInputs, trace
+from fgadahat_hooks.graph.unit_graph import InputMap, UnitGraph
+from fgadahat_hooks.protection.plan import LayerPlan, Plan
+from fgadahat_hooks.spec.attach_spec import AdjustmentSpec, to_spec
+
+
+def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | None = None) -> Plan:
+    """Return what `attach` would do, for a model that is left as it is.
+
+    Args:
+        model: Any module.
+        spec: As for `attach`.
+        example_inputs: As for `attach`, and needed here.
+
+    Returns:
+        The plan; `print` it for the table.
+
+    Raises:
+        SpecError: The spec is not valid.
+        MatchError: Names in the spec do not fit the model.
+        AlreadyAttachedError: The model is attached; its session has the plan.
+        BadCallError: No example inputs were given.
+        TraceError: The forward raised.
+
+    Example:
+        >>> import torch, fgadahat_hooks as fh
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> fh.plan(model, {}, torch.randn(1, 4)).layers[0].position
+        'output'
+    """
+    spec = to_spec({} if spec is None else spec)
+    if any(isinstance(module, Gate) for module in model.modules()):
+        raise AlreadyAttachedError("The model is attached already; its plan is `session.plan`.")
+    if example_inputs is None:
+        raise BadCallError(
+            "Expected `example_inputs`: a plan is made by tracing one forward. Pass a tensor, a tuple of positional "
+            "arguments, a dict of keyword arguments, or a function that calls the model."
+        )
+    targets = find_targets(model, spec)
+    graph = trace(model, example_inputs, targets.request(spec))
+    return make_plan(model, graph, classify(model, graph, spec), spec.adjustment)
+
+
+def make_plan(
+    model: nn.Module, graph: UnitGraph, policies: Sequence[TensorPolicy], adjustment: AdjustmentSpec | None
+) -> Plan:
+    """Make a plan of a graph and policies; `adjustment` is the one in force, None if nothing adjusts updates."""
+    layers = tuple(_layer_plan(model, graph, name) for name in graph.layers)
+    leaks = (*_shared_tensors(policies), *_adjustment_leaks(adjustment))
+    regated = {name: channels.resolved for name, channels in graph.regates.items()}
+    return Plan(layers, tuple(policies), graph.heads, leaks, regated)
+
+
+def _layer_plan(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:
+    layer = graph.layers[name]
+    module = model.get_submodule(name)
+    inputs = graph.inputs.get(name, InputMap.all_live(0))
+    producers = _producers(graph, inputs)
+    return LayerPlan(
+        name,
+        type(module).__name__,
+        layer.units,
+        layer.position,
+        layer.sites,
+        producers,
+        inputs.features,
+        inputs.resolved,
+    )
+
+
+def _producers(graph: UnitGraph, inputs: InputMap) -> dict[str, int]:
+    """Return the layers that feed some inputs, with the number of inputs that each feeds."""
+    pairs = (graph.layer_of_unit[inputs.unit] * inputs.features + inputs.feature).unique()
+    numbers = pairs // max(inputs.features, 1)
+    counts = numbers.bincount(minlength=len(graph.layers)).tolist()
+    return {name: count for name, count in zip(graph.layers, counts, strict=True) if count}
+
+
+def _shared_tensors(policies: Iterable[TensorPolicy]) -> Iterator[str]:
+    """Describe the tensors that every task trains, by the choice in the spec that made them so."""
+    shared = [p for p in policies if p.protection == "shared"]
+    for reason in dict.fromkeys(p.reason for p in shared):
+        names = [p.name for p in shared if p.reason == reason]
+        yield f"{reason}: every task trains {len(names)} tensor(s), first '{names[0]}'"
+
+
+def _adjustment_leaks(adjustment: AdjustmentSpec | None) -> Iterator[str]:
+    """Describe what lets gated weights move that finished tasks use; nothing for hard HAT on updates."""
+    if adjustment is None:
+        yield "callbacks: no GradientAdjustCallback among them, so later tasks move weights that earlier ones use"
+    elif adjustment.mode != "hat":
+        yield f"adjustment.mode: {adjustment.mode} lets later tasks move weights that earlier ones use"
+    elif adjustment.apply_to != "update":
+        yield "adjustment.apply_to: gradient lets momentum and weight decay move weights that earlier tasks use"

@@ -1,0 +1,130 @@
+"""What a task puts into the model when it begins, and how to undo that."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fgadahat_hooks.distributed.ranks import broadcast_from_first
+from fgadahat_hooks.distributed.wrappers import refuse_sharded, sharded_names
+from fgadahat_hooks.functional.mask import initial_embedding
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.gate import Gate
+from fgadahat_hooks.gates.task_state import InterruptedTask, TaskState
+from fgadahat_hooks.protection import heads
+
+
+class TaskEntry:
+    """The embeddings and per-task tensors (heads, norms) that one task begins with, and those it replaces."""
+
+    def __init__(self, attached: AttachedModel, state: TaskState, num_classes: int | None) -> None:
+        """Change nothing yet.
+
+        Args:
+            attached: The model.
+            state: The tasks that are finished.
+            num_classes: Number of outputs of the task's head, if it asks for one.
+        """
+        self._attached = attached
+        self._state = state
+        self._num_classes = num_classes
+        self._tensors_before: dict[str, Tensor] = {}
+        self._embeddings_before: dict[str, Tensor] = {}
+        self._resized = False  # by `resize_heads`, and no values drawn yet
+
+    # ---------------------------------------------------------------- what was there before
+    def remember(self, resume: InterruptedTask | None = None) -> None:
+        """Copy what `roll_back` will need; a task that is resumed brings what was there before its beginning."""
+        if resume is not None:
+            self._tensors_before, self._embeddings_before = resume.tensors, resume.embeddings
+            return
+        if not self._resized:
+            self.remember_tensors()
+        self._embeddings_before = {n: g.embedding.detach().clone() for n, g in self._attached.gates.items()}
+
+    def remember_tensors(self) -> None:
+        """Copy the per-task tensors; before the trace it is not known which they are."""
+        self._tensors_before = self._attached.tensors.copy()
+
+    def before(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the per-task tensors, and the embeddings by layer, as they were before the task."""
+        return self._tensors_before, self._embeddings_before
+
+    def release(self) -> None:
+        """Free the copies of what was there before."""
+        self._tensors_before, self._embeddings_before = {}, {}
+
+    def roll_back(self) -> None:
+        """Restore the embeddings and per-task tensors that were there before the task."""
+        if sharded_names(self._attached.model.named_parameters()):
+            return  # whole tensors do not fit any more; the task ends by the error that says so
+        self._attached.tensors.enter(self._tensors_before, copy=True)
+        with torch.no_grad():
+            for name, value in self._embeddings_before.items():
+                if name in self._attached.gates:
+                    self._attached.gates[name].embedding.copy_(value)
+
+    # ---------------------------------------------------------------- what the task begins with
+    def enter(self) -> list[Tensor]:
+        """Set embeddings, norms and heads for a new task; return the parameters that start anew."""
+        attached = self._attached
+        refuse_sharded(attached.model.named_parameters())
+        first = self._state.finished == 0
+        fresh: list[Tensor] = [gate.embedding for gate in attached.gates.values()]
+        for name, gate in attached.gates.items():
+            self._draw_embedding(gate, None if first else self._embeddings_before[name])
+        if not first:
+            attached.tensors.enter(attached.initial, copy=True)
+            fresh += [attached.tensors.tensor(name) for name in attached.initial]
+        fresh += self._renew_heads(first)
+        for tensor in fresh:
+            tensor.grad = None  # left from the task before; an optimizer that steps first would use it
+        broadcast_from_first(fresh)  # each rank has drawn its own
+        return fresh
+
+    def _draw_embedding(self, gate: Gate, last: Tensor | None) -> None:
+        spec, e = self._attached.spec.gates, gate.embedding
+        with torch.no_grad():
+            drawn = initial_embedding(e.numel(), spec.init, last, dtype=e.dtype, device=e.device)
+            e.copy_(drawn.clamp(-spec.embedding_clamp, spec.embedding_clamp))
+
+    def _renew_heads(self, first: bool) -> list[Tensor]:
+        """Give the task a new head, unless it is the first and its head fits, or all tasks share one."""
+        attached, outputs = self._attached, self._outputs()
+        if attached.spec.heads.mode == "shared" and not first and self._num_classes is None:
+            return []
+        if first and not self._resized and self._heads_have(outputs):
+            return []
+        self._resized = False
+        return heads.renew(attached.tensors, attached.graph.heads, outputs, attached.tied)
+
+    # ---------------------------------------------------------------- heads ahead of the task
+    def resize_heads(self) -> None:
+        """Give the heads the task's number of outputs ahead of `enter`, which draws their values."""
+        outputs = self._outputs()
+        if self._resized or outputs is None or self._heads_have(outputs):
+            return
+        self.remember_tensors()
+        self._resized = True
+        for name in self._head_parameters():
+            heads.resize(self._attached.tensors, name, outputs)
+
+    def undo_resize(self) -> None:
+        """Undo `resize_heads`."""
+        if self._resized:
+            self._attached.tensors.enter(self._tensors_before, copy=True)
+        self._resized = False
+        self.release()
+
+    def _outputs(self) -> int | None:
+        """Return the number of outputs that the task's head needs, None without one head layer."""
+        return self._num_classes if self._num_classes is not None else self._attached.num_classes
+
+    def _heads_have(self, outputs: int | None) -> bool:
+        tensors, axis_of = self._attached.tensors, heads.outputs_axis
+        return outputs is None or all(
+            tensors.tensor(name).shape[axis_of(tensors.model, name)] == outputs for name in self._head_parameters()
+        )
+
+    def _head_parameters(self) -> list[str]:
+        return [p.name for p in self._attached.policies if p.role == "head" and p.kind == "parameter"]
