@@ -23,7 +23,7 @@ def page() -> str:
 
 
 def table(classes: dict[str, type[BaseMeasure]]) -> str:
-    """Return one table, a row a measure."""
+    """Return one table, one row per measure."""
     head = "| measure | formula and source | needs | cost | parameters | when |\n|---|---|---|---|---|---|\n"
     return head + "\n".join(row(name, cls) for name, cls in classes.items())
 
@@ -44,7 +44,7 @@ def when(text: str) -> str:
 
 
 def parameters(cls: type[BaseMeasure]) -> str:
-    """Return the keyword parameters with their defaults; those of a class before those it inherits."""
+    """Return the keyword parameters with their defaults, own ones before inherited ones."""
     found: dict[str, str] = {}
     for base in cls.__mro__:
         init = base.__dict__.get("__init__")

@@ -13,9 +13,9 @@ PAGE = Path(__file__).parent / "api" / "spec.md"
 HEAD = """\
 # The spec, field by field
 
-All fields have defaults but those marked *required*. A spec is a dict, an `AttachSpec`, or a file that `fh.load_spec`
-reads (YAML or JSON). `fh.json_schema()`, or `fgadahat-hooks schema`, gives the schema that this page is made from.
-Mistakes come all at once, each with its path.
+All fields except those marked *required* have defaults. A spec is a dict, an `AttachSpec`, or a file for `fh.load_spec`
+(YAML or JSON). `fh.json_schema()`, or `fgadahat-hooks schema`, gives the schema that this page is made from.
+All mistakes are reported at once, each with its path.
 """
 ROW = "| field | values | default | meaning |\n|---|---|---|---|\n"
 LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
@@ -55,28 +55,28 @@ def block_text(block: dict[str, Any], *, alone: bool) -> str:
 
 
 def rows(fields: dict[str, Any], required: object) -> str:
-    """Return a table, a row a field."""
+    """Return a table, one row per field."""
     needed = required if isinstance(required, list) else []
     lines = []
     for name, field in fields.items():
         empty = {} if field.get("type") == "object" else None
         default = "*required*" if name in needed else f"`{json.dumps(field.get('default', empty))}`"
-        taken = MEASURES if len(field.get("enum", ())) > len(fh.registry.strategies.names()) else values(field)
-        lines.append(f"| `{name}` | {taken} | {default} | {escape(field.get('description', ''))} |")
+        accepted = MEASURES if len(field.get("enum", ())) > len(fh.registry.strategies.names()) else values(field)
+        lines.append(f"| `{name}` | {accepted} | {default} | {escape(field.get('description', ''))} |")
     return ROW + "\n".join(lines) + "\n"
 
 
 def values(field: dict[str, Any]) -> str:
-    """Say what a field takes."""
+    """Describe the values that a field accepts."""
     if "anyOf" in field:
         return " or ".join(values(part) for part in field["anyOf"])
     if "enum" in field or "const" in field:
         return ", ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if field.get("type") == "array":
         return f"list of {values(field['items'])}"
-    told = {sign: field[key] for key, sign in LIMITS.items() if key in field and abs(field[key]) < LARGEST}
-    limits = " and ".join(f"{sign} {limit:g}" for sign, limit in told.items())
-    return f"{field.get('type', 'any value')} {limits}".strip()
+    limits = {sign: field[key] for key, sign in LIMITS.items() if key in field and abs(field[key]) < LARGEST}
+    text = " and ".join(f"{sign} {limit:g}" for sign, limit in limits.items())
+    return f"{field.get('type', 'any value')} {text}".strip()
 
 
 def escape(text: str) -> str:

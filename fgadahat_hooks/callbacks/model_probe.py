@@ -17,7 +17,7 @@ from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.graph.tracing.forward import isolated_evaluation
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.importance.attribution import AttributionMeasure, ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionCall, AttributionMeasure, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
 from fgadahat_hooks.importance.attribution.target import label_scores, labels_of, placeholder_score
 from fgadahat_hooks.layers import layer_type_of
@@ -36,7 +36,9 @@ class RecordedCall:
     kwargs: Mapping[str, Any]
     data: Any
 
-    def model_call(self, target: Target | None, max_samples: int | None, score: LabelScore = label_scores) -> ModelCall:
+    def model_call(
+        self, target: Target | None, max_samples: int | None, score: LabelScore = label_scores
+    ) -> AttributionCall:
         """Return the call with what is attributed, on the first `max_samples` samples.
 
         Without a target it is the measure's own score of the labels, usually their logit.
@@ -44,13 +46,13 @@ class RecordedCall:
         Raises:
             BadCallError: There is no target, and the loader's batch holds no labels.
         """
-        whole = ModelCall(self.args, self.kwargs, _no_target)
+        whole = AttributionCall(self.args, self.kwargs, _no_target)
         size = whole.size
         if max_samples is None or max_samples >= size:
-            return ModelCall(self.args, self.kwargs, _scores(self.data, target, score))
+            return AttributionCall(self.args, self.kwargs, _scores(self.data, target, score))
         scores = _scores(_first(self.data, max_samples, size), target, score)
         cut = whole.first(max_samples)
-        return ModelCall(cut.args, cut.kwargs, scores)
+        return AttributionCall(cut.args, cut.kwargs, scores)
 
 
 def _scores(data: Any, target: Target | None, score: LabelScore) -> Callable[[Any], Tensor]:
@@ -90,7 +92,7 @@ class ModelProbe(Probe):
         score = placeholder_score if self.target is None else _any_number
         with isolated_evaluation(model):
             call = example_call(model, example_inputs)
-            with open_attribution_batch(model, sites, ModelCall(call.args, call.kwargs, score)) as batch:
+            with open_attribution_batch(model, sites, AttributionCall(call.args, call.kwargs, score)) as batch:
                 self.measure.check(batch)
 
     def install_hooks(self, context: TaskContext) -> None:

@@ -18,7 +18,7 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.importance import AttributionMeasure, Measure
-from fgadahat_hooks.importance.attribution import ModelCall, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionCall, open_attribution_batch
 from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
 from fgadahat_hooks.importance.attribution.target import check_scores, label_scores, logits_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -35,7 +35,7 @@ def measure(
     context = attached.context(None, sequence.state)
     with sequence.exclusive(), attached.gate_context.constant_masks():
         call = example_call(attached.model, inputs)
-        batch = ModelCall(call.args, call.kwargs, _score_function(chosen, target))
+        batch = AttributionCall(call.args, call.kwargs, _score_function(chosen, target))
         if not batch.size:
             raise BadCallError("Expected a batch of at least one sample, but got none.")
         if isinstance(chosen, AttributionMeasure):
@@ -73,7 +73,7 @@ def _refuse_missing_target(_: Any) -> Tensor:
 
 
 def _from_one_pass(
-    attached: AttachedModel, chosen: Measure, context: TaskContext, batch: ModelCall, target: Target
+    attached: AttachedModel, chosen: Measure, context: TaskContext, batch: AttributionCall, target: Target
 ) -> dict[str, Tensor]:
     """Compute a measure from one forward, and one backward if it reads gradients."""
     probe = LayerProbe(chosen, every_forward=True)
@@ -86,7 +86,7 @@ def _from_one_pass(
             return probe.raw_importance(context, list(context.layers.values()))
 
 
-def _loss(output: Any, batch: ModelCall, target: Target) -> Tensor:
+def _loss(output: Any, batch: AttributionCall, target: Target) -> Tensor:
     if isinstance(target, Tensor):
         label_scores(output, target)  # raises if the labels do not fit
         logits = logits_of(output)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.importance.attribution import ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.gradient_shap import GradientshapAbs
 from fgadahat_hooks.importance.attribution.target import label_scores
 from tests.reference import attribution as reference
@@ -58,7 +58,9 @@ def test_record(set_name: str, name: str) -> None:
     network, x, y = RecordedNetwork(data), data.tensor("t2_x"), data.tensor("t2_y")
     modules = {f"fc{i}": network.get_submodule(f"fc{i}") for i in LAYERS}
     sites = {n: Site(n, int(m.get_parameter("weight").shape[0]), m, -1, raw=True) for n, m in modules.items()}
-    with open_attribution_batch(network, sites, ModelCall((x,), {}, lambda output: label_scores(output, y))) as batch:
+    with open_attribution_batch(
+        network, sites, AttributionCall((x,), {}, lambda output: label_scores(output, y))
+    ) as batch:
         found = registry.measures.get(name)(attribute_to="layer").compute(batch)
     for i in LAYERS:
         torch.testing.assert_close(found[f"fc{i}"], data.tensor(f"raw/{name}/{i}"), rtol=1e-12, atol=0)

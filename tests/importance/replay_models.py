@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from fgadahat_hooks.importance.attribution import (
     AttributionBatch,
+    AttributionCall,
     AttributionMeasure,
-    ModelCall,
     Site,
     open_attribution_batch,
 )
@@ -35,7 +35,7 @@ def open_raw_batch(
         if kind is not None:
             sites[name] = Site(name, kind.units(module), module, kind.unit_axis, raw=True)
     sites.popitem()
-    with open_attribution_batch(model, sites, ModelCall((x,), {}, lambda output: score(output, y))) as batch:
+    with open_attribution_batch(model, sites, AttributionCall((x,), {}, lambda output: score(output, y))) as batch:
         yield batch
 
 
@@ -44,7 +44,7 @@ def open_gated_batch(attached: Gated, place: str, layers: Iterable[str] | None =
     """Open a batch on some layers of an attached model."""
     sites = attached.sites(place)
     sites = {name: sites[name] for name in layers or sites}
-    call = ModelCall((attached.x,), {}, lambda output: label_scores(output, attached.y))
+    call = AttributionCall((attached.x,), {}, lambda output: label_scores(output, attached.y))
     with (
         attached.session._attached.gate_context.constant_masks(),
         open_attribution_batch(attached.model, sites, call) as batch,

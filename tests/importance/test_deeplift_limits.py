@@ -100,12 +100,12 @@ def test_functions_before_the_layers_need_no_rule() -> None:
 
 def test_targets_may_choose_a_class() -> None:
     """The class whose logit is attributed may depend on the logits; it is chosen at the input."""
-    from fgadahat_hooks.importance.attribution import ModelCall, open_attribution_batch
+    from fgadahat_hooks.importance.attribution import AttributionCall, open_attribution_batch
     from tests.support.plain_attribution import layer_site
 
     model, (x, _) = Between(F.relu), samples_and_baseline()
     target = lambda out: out.gather(1, out.argmax(1, keepdim=True))[:, 0]  # noqa: E731
-    with open_attribution_batch(model, {"fc": layer_site(model, "fc")}, ModelCall((x,), {}, target)) as opened:
+    with open_attribution_batch(model, {"fc": layer_site(model, "fc")}, AttributionCall((x,), {}, target)) as opened:
         found = DeepliftAbs(attribute_to="layer").compute(opened)
     assert_close_by_unit(found, measure_layers("deeplift_abs", model, ["fc"], x, model(x).argmax(1)), 1e-12)
 

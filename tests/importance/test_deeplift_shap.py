@@ -84,13 +84,13 @@ def test_shap_of_several_inputs() -> None:
             logits: Tensor = self.head(F.relu(self.fc(x * factor) + self.table(ids)))
             return logits
 
-    from fgadahat_hooks.importance.attribution import ModelCall, open_attribution_batch
+    from fgadahat_hooks.importance.attribution import AttributionCall, open_attribution_batch
     from tests.support.plain_attribution import layer_site
 
     model, (x, _) = Two().double(), samples_and_baseline()
     call = ((x, torch.arange(4)), {"factor": torch.full((4, 1), 2.0)})
     with open_attribution_batch(
-        model, {"fc": layer_site(model, "fc")}, ModelCall(*call, lambda out: out[:, 0])
+        model, {"fc": layer_site(model, "fc")}, AttributionCall(*call, lambda out: out[:, 0])
     ) as opened:
         found = DeepliftshapAbs(attribute_to="layer").compute(opened)["fc"]
     assert bool((found > 0).any())

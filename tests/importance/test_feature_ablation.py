@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.importance.attribution import ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.feature_ablation import FeatureAblationAbs
 from fgadahat_hooks.importance.attribution.replay import Alter, Replay
 from tests.importance.replay_models import Maps, Small, Twice, data, open_gated_batch, open_raw_batch
@@ -205,7 +205,7 @@ def test_nothing_is_left_behind(last: int) -> None:
     params = {"attribute_to": "layer"}
     site = Site("one", 6, model.one, -1, raw=True)
     try:
-        with open_attribution_batch(model, {"one": site}, ModelCall((x,), {}, lambda out: out[:, 0])) as batch:
+        with open_attribution_batch(model, {"one": site}, AttributionCall((x,), {}, lambda out: out[:, 0])) as batch:
             FeatureAblationAbs(**params).compute(batch)  # type: ignore[arg-type]
     except ArithmeticError:
         assert last < 10

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.errors import BadCallError, CapabilityError
-from fgadahat_hooks.importance.attribution import ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.integrated_gradients import IntegratedGradientsAbs
 from fgadahat_hooks.importance.attribution.replay import Alter, Replay
 from tests.importance.replay_models import Maps, Small, Twice, data, open_raw_batch
@@ -94,7 +94,7 @@ class Tokens(nn.Module):
 def test_inputs_without_a_path() -> None:
     model, x = Tokens(), torch.tensor([1, 2])
     site = Site("table", 4, model.table, -1)
-    call = ModelCall((x,), {}, lambda out: out[:, 0])
+    call = AttributionCall((x,), {}, lambda out: out[:, 0])
     with (
         open_attribution_batch(model, {"table": site}, call) as batch,
         pytest.raises(CapabilityError, match="floating point"),

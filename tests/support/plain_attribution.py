@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.importance.attribution import AttributionBatch, ModelCall, Site, open_attribution_batch
+from fgadahat_hooks.importance.attribution import AttributionBatch, AttributionCall, Site, open_attribution_batch
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
 from fgadahat_hooks.importance.attribution.target import label_scores
 
@@ -30,7 +30,7 @@ def open_plain_batch(
     labels = torch.zeros(len(x), dtype=torch.long) if y is None else y
     sites = {name: layer_site(model, name) for name in layers}
     with open_attribution_batch(
-        model, sites, ModelCall((x,), {}, lambda output: label_scores(output, labels))
+        model, sites, AttributionCall((x,), {}, lambda output: label_scores(output, labels))
     ) as found:
         yield found
 

@@ -22,8 +22,8 @@ from fgadahat_hooks.importance.attribution import (
 )
 from fgadahat_hooks.importance.attribution.attribution_batch import (
     AttributionBatch,
+    AttributionCall,
     ForwardResult,
-    ModelCall,
     open_attribution_batch,
 )
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
@@ -31,9 +31,9 @@ from fgadahat_hooks.importance.attribution.layer_outputs import Site
 
 __all__ = [
     "AttributionBatch",
+    "AttributionCall",
     "AttributionMeasure",
     "ForwardResult",
-    "ModelCall",
     "Site",
     "conductance",
     "deeplift",

@@ -29,7 +29,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class ModelCall:
+class AttributionCall:
     """The arguments of one call of the model, and what is attributed.
 
     Attributes:
@@ -48,12 +48,12 @@ class ModelCall:
         leaves = pytree.tree_leaves((self.args, dict(self.kwargs)))
         return next((len(t) for t in leaves if isinstance(t, Tensor) and t.dim() > 0), 0)
 
-    def first(self, count: int) -> ModelCall:
+    def first(self, count: int) -> AttributionCall:
         """Return the same call on the first samples only; `target` stays, so the caller must replace it."""
         size = self.size
         cut = lambda t: t[:count] if t.dim() and len(t) == size else t  # noqa: E731
         args, kwargs = pytree.tree_map_only(Tensor, cut, (self.args, dict(self.kwargs)))
-        return ModelCall(args, kwargs, self.target)
+        return AttributionCall(args, kwargs, self.target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,9 @@ class AttributionBatch:
         call: What the model is called with, and what is attributed.
     """
 
-    def __init__(self, model: nn.Module, sites: Mapping[str, Site], call: ModelCall, outputs: LayerOutputs) -> None:
+    def __init__(
+        self, model: nn.Module, sites: Mapping[str, Site], call: AttributionCall, outputs: LayerOutputs
+    ) -> None:
         """Use `open_attribution_batch`."""
         self.model = model
         self.sites = sites
@@ -182,7 +184,9 @@ class AttributionBatch:
 
 
 @contextmanager
-def open_attribution_batch(model: nn.Module, sites: Mapping[str, Site], call: ModelCall) -> Iterator[AttributionBatch]:
+def open_attribution_batch(
+    model: nn.Module, sites: Mapping[str, Site], call: AttributionCall
+) -> Iterator[AttributionBatch]:
     """Yield an `AttributionBatch` for the block; afterwards hooks, modes and random states are as before.
 
     Raises:
