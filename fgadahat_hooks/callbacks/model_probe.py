@@ -36,7 +36,7 @@ class RecordedCall:
     kwargs: Mapping[str, Any]
     data: Any
 
-    def model_call(
+    def attribution_call(
         self, target: Target | None, max_samples: int | None, score: LabelScore = label_scores
     ) -> AttributionCall:
         """Return the call with what is attributed, on the first `max_samples` samples.
@@ -121,7 +121,7 @@ class ModelProbe(Probe):
         total: dict[str, Tensor] = {}
         self.samples = 0.0
         for recorded in self._calls:
-            call = recorded.model_call(self.target, self.max_samples, self.measure.score)
+            call = recorded.attribution_call(self.target, self.max_samples, self.measure.score)
             if call.size:
                 with (
                     layers[0].gate.context.constant_masks(),
