@@ -1,4 +1,14 @@
-"""Learn task after task on your own model without forgetting: HAT, AdaHAT and FG-AdaHAT gates by hooks."""
+"""Learn task after task on your own model without forgetting: HAT, AdaHAT and FG-AdaHAT gates by hooks.
+
+The folders, top to bottom; each imports only what stands below it:
+
+- `adapters` for trainers, `cli`, `metrics`, `plots`, `report`, `summary`: what looks at a run, or drives one.
+- `session`: `attach`, `load`, `Session`. `checkpoint`: saved folders. `verify`: the proof.
+- `tasks`: one task from begin to end. `protection`: what keeps finished tasks. `export`: a task as a plain module.
+- `callbacks`: importance, summation, adjustment rates. `gates`: the gate and one attached model.
+- `graph`: the unit graph of a model. `importance`: measures. `spec`: what users may ask for. `layers`: layer types.
+- `functional`: the equations. `distributed`: ranks. `errors`, `hooks`, `progress`, `registry`: no knowledge of gates.
+"""
 
 from fgadahat_hooks import registry
 from fgadahat_hooks.callbacks import (

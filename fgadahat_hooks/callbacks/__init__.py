@@ -1,9 +1,10 @@
 """What happens at the events of a task: importance, summation and gradient adjustment, one callback a file.
 
-To add a callback, subclass `Callback` (base.py) and pass it to `attach`. To add a kind of protection, write its
-equation in `functional/adjust.py` and its line in rates.py: adjustment rates are computed there, and applied in
-gradient_adjust.py. Probes (layer_probe.py, model_probe.py) collect what a measure needs. Nothing here defines a
-measure, changes the model's structure, or knows a session.
+To add a callback, subclass `Callback` (base.py) and pass it to `attach`. The adjustment rate of a weight: prior_use.py
+carries values of units to weights, rates.py picks the equation of the mode, gradient_adjust.py applies the rate. To add
+a mode, write its block in `spec/callback_specs.py`, its equation in `functional/adjust.py` and its line in rates.py.
+Probes (layer_probe.py, model_probe.py) collect what a measure needs. Nothing here defines a measure, changes the
+model's structure, or knows a session.
 """
 
 from fgadahat_hooks.callbacks.base import Callback, CallbackList

@@ -68,7 +68,10 @@ class Callback:
         """The loop has asked for the next batch."""
 
     def on_task_end(self, context: TaskContext) -> None:
-        """The task ends cleanly; its masks are in `context.record`, nothing is stored yet."""
+        """The task ends cleanly; nothing is stored yet.
+
+        Its masks and its own tensors are copied to `context.record` already: later changes to the model are not kept.
+        """
 
     def on_task_abort(self, context: TaskContext) -> None:
         """The task was left by an exception; discard what belongs to it."""

@@ -1,8 +1,9 @@
 """A session in a folder on disk: tensors in safetensors files, everything else in a JSON manifest.
 
-`save` writes and reads the folder; `state` is a session's state as plain data, `extra` and `restore` are what the loop
-saves beside it; `folder`, `manifest` and `plain` are the file format. To store one more thing of a session, add it to
-`state.dump_state` and `state.load_state`, and its type to `state_form`. Nothing is pickled; `session` is not imported.
+`save` is what a session calls to write and read; `state` is its state as plain data, `extra` and `restore` are what the
+loop saves beside it. The format: `folder` (files, written as a whole), `manifest` (fields, version), `plain` (values).
+To store one more thing of a session, add it to `state.dump_state` and `state.load_state`, and its type to `state_form`.
+Nothing is pickled; `session` is not imported.
 """
 
 from fgadahat_hooks.checkpoint.fingerprint import class_name, refuse_other_model

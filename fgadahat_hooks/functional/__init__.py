@@ -2,8 +2,8 @@
 
 Nothing here knows a model, a hook, a spec or a task. Shapes are per layer: `(units,)` for what belongs to a unit, the
 weight's shape (or one that broadcasts to it) for what belongs to a weight. No function reads a value back to the host.
-To add an equation, write it in the file of its quantity; schedulers, aggregations, inits and strategies are dicts by
-name.
+To add an equation, write it in the file of its quantity. Schedulers, aggregations, inits and strategies are dicts by
+name; a spec accepts a new one once its name is in the `Literal` or block in `spec/callback_specs.py`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.base import LayerView, Measure, register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 from fgadahat_hooks.importance.terms import activation, input_sum, output_sum, weight_abs
 from fgadahat_hooks.importance.weight import RECIPROCAL_EPSILON
 

@@ -2,7 +2,9 @@
 
 One file per layer type, which knows nothing of gates, specs or tasks. To add one, write a file with a subclass of
 `LayerType`, decorate it with `@registry.layer_types.register("<name of the module class>")`, and import it below; a
-layer type outside this package counts as soon as it is registered. Nothing else in the library changes.
+layer type outside this package counts as soon as it is registered. Nothing else changes if the layer has one input and
+uses its weight in a convolution, a matrix product or an embedding lookup. Any other layer is protected too, but
+coarsely: its inputs count as always live. For more, add a handler to `graph/tracing/weight_uses.py`.
 """
 
 from __future__ import annotations

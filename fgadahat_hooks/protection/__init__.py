@@ -1,12 +1,13 @@
-"""Who may write the weights that finished tasks use, and what stops everything else.
+"""Which optimizer steps and forwards may write what finished tasks use, and what refuses or limits the others.
 
-- An optimizer outside a task, or one that the running task does not protect: `guard` refuses its step.
-- A protected optimizer: `steps` calls the callbacks around each real step, which limit its update by the rates, and
+- An optimizer outside a task, or one that was not passed to `task.protect`: `guard` refuses its step.
+- A protected optimizer: `steps` calls the callbacks around each real step, which limit the update by the rates, and
   `frozen_parameters` keeps parameters out of it that stay as the first task left them.
 - A forward in training mode: writes running statistics of norms, of which each task has its own, or which
-  `frozen_norm` stops after the first task.
+  `frozen_norm` stops after the first task if `norms` is `freeze`.
 - The begin of a task: `heads` draws new heads, of which each task has its own.
 
 `planning` makes the `plan` of a model: how each of its tensors is protected. Rates are computed in `callbacks`; how a
-task begins and ends is in `tasks`, which nothing here may import.
+task begins and ends is in `tasks`, which nothing here may import. A write without an optimizer (in place, or by
+`load_state_dict`) is not seen.
 """

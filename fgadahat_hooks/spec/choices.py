@@ -1,4 +1,4 @@
-"""Registers the tables of `functional`, so that users find and extend all named choices in `registry`."""
+"""Registers the tables of `functional`, so that users find all named choices in `registry`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Attribution measures: these run the model again on the batch, for all layers at once.
 
-One measure a file; to add one, subclass `AttributionMeasure` and register it. What they share: `attribution_batch` runs
-the model on a batch, `layer_outputs` keeps what layers put out, `target` is what is attributed, `replay*` runs only the
-operations after a layer, `rules*` are the rules of DeepLIFT and LRP by function. captum may be imported here only.
+One measure a file; to add one, subclass `AttributionMeasure`, register it and import its file below. What they share:
+`attribution_batch` runs the model on a batch, `layer_outputs` keeps what layers put out, `target` is what is
+attributed, `replay*` runs only the operations after a layer, `rules*` are the rules of DeepLIFT and LRP by function.
+captum may be imported here only.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.target import label_scores
 from fgadahat_hooks.importance.base import BaseMeasure
+from fgadahat_hooks.importance.params import ParamChecker
 
 AttributeTo = Literal["gate", "layer"]
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, ForwardResult, Values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.path import METHODS, Method, quadrature
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 
 @register_measure("conductance_abs")

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, Inputs, Values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.rules_deeplift import DeepLiftRules, Interactions
 from fgadahat_hooks.importance.attribution.rules_mode import apply_rules
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 
 @register_measure("deeplift_abs")

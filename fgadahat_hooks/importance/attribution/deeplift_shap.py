@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Inputs, Values, add_values
 from fgadahat_hooks.importance.attribution.deeplift import DeepliftAbs, contributions
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 
 @register_measure("deepliftshap_abs")

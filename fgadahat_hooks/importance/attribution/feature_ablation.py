@@ -12,11 +12,11 @@ from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
 from fgadahat_hooks.importance.attribution.layer_outputs import Site
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.replay import Alter, LayerReruns, Rerun
 from fgadahat_hooks.importance.attribution.replay_check import FullForwardLayers
 from fgadahat_hooks.importance.attribution.shapes import at_least_float32, broadcast_along
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 LayerBaseline = float | Tensor | Mapping[str, float | Tensor]
 """What a unit is set to: a number, or by layer name a number or one number a unit, `(units,)`."""

@@ -15,9 +15,9 @@ from fgadahat_hooks.importance.attribution.fisher_gradients import (
     squared_gradients_from_calls,
     squared_gradients_one_by_one,
 )
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.target import label_log_likelihoods
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 from fgadahat_hooks.layers import layer_type_of
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, Values, add_values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 
 @register_measure("gradientshap_abs")

@@ -12,12 +12,12 @@ from fgadahat_hooks.errors import CapabilityError
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch, Baseline, Values
 from fgadahat_hooks.importance.attribution.base import AttributionMeasure
 from fgadahat_hooks.importance.attribution.gradients import summed_gradients
-from fgadahat_hooks.importance.attribution.params import ParamChecker
 from fgadahat_hooks.importance.attribution.path import METHODS, Method, quadrature
 from fgadahat_hooks.importance.attribution.replay import LayerReruns, Rerun
 from fgadahat_hooks.importance.attribution.replay_check import FullForwardLayers
 from fgadahat_hooks.importance.attribution.shapes import at_least_float32
 from fgadahat_hooks.importance.base import register_measure
+from fgadahat_hooks.importance.params import ParamChecker
 
 
 @register_measure("integrated_gradients_abs")
