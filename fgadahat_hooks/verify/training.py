@@ -169,9 +169,8 @@ def _compare(
     with torch.no_grad():
         overstepped = _overstepped(protected)
         changed = _changed_by_training(watched, changed_now)
-    chosen = {w.name for w in watched if w.by_choice}
-    leaks = dict.fromkeys(overstepped, ()) | {name: tasks for name, tasks in changed.items() if name not in chosen}
-    by_choice = {name: tasks for name, tasks in changed.items() if name in chosen}
+    by_choice = {w.name: changed.pop(w.name) for w in watched if w.by_choice and w.name in changed}
+    leaks = dict.fromkeys(overstepped, ()) | changed
     kept = sum(int(w.protected.sum()) for w in protected)
     return leaks, replace(report, kept=kept, overstepped=overstepped, by_choice=by_choice)
 
