@@ -71,18 +71,21 @@ def own_imports(sources: Mapping[str, str]) -> dict[str, set[str]]:
     found = {}
     for file, source in sources.items():
         own = module_name(file)
-        found[own] = {target(module, names) for module in imported_names(source)} & names - {own}
+        package = own if file.endswith("__init__.py") else own.rpartition(".")[0]
+        found[own] = {target(module, names) for module in imported_names(source, package)} & names - {own}
     return found
 
 
-def imported_names(source: str) -> set[str]:
-    """List what a source imports, `from a import b` as `a.b` alone."""
+def imported_names(source: str, package: str) -> set[str]:
+    """List what a source in a package imports, `from a import b` as `a.b` alone, relative imports resolved."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{origin}.{alias.name}" for alias in node.names}
     return found
 
 
@@ -203,8 +206,9 @@ def test_no_module_is_in_a_circle_of_imports() -> None:
         "from fgadahat_hooks.session.session import Session",
         "if TYPE_CHECKING:\n    from fgadahat_hooks.session.session import Session",
         "def late() -> None:\n    import fgadahat_hooks.session.session",
+        "from ..session import session",
     ],
-    ids=["at run time", "for a type", "inside a function"],
+    ids=["at run time", "for a type", "inside a function", "relative"],
 )
 def test_a_circle_that_is_put_in_is_found(line: str) -> None:
     low = "fgadahat_hooks/gates/attached_model.py"

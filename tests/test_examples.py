@@ -184,7 +184,7 @@ def test_from_spec(run: Run) -> None:
     assert len(re.findall(r"when learnt +[\d.]+% +at the end +[\d.]+%", printed)) == 3
 
 
-def test_a_wrong_spec_is_told_with_all_its_problems(
+def test_a_wrong_spec_is_reported_with_all_its_problems(
     example: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (EXAMPLES / "spec.yaml").read_text(encoding="utf-8")

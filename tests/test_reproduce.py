@@ -192,7 +192,7 @@ def test_idx_files_are_read(tmp_path: Path) -> None:
     assert read_idx(path).tolist() == [[1, 2, 3], [4, 5, 255]]
 
 
-def test_missing_files_are_told_with_the_way_out(tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"are not there.*--data DIR --download"):
         find_fashion_mnist(tmp_path)
 

@@ -33,7 +33,7 @@ def test_every_field_has_a_row() -> None:
     assert [name for name in sorted(blocks) if f"## {name}\n" not in page] == []
 
 
-def test_required_fields_limits_and_choices_are_told() -> None:
+def test_required_fields_limits_and_choices_are_reported() -> None:
     page = generator().page()
     assert "| `log_base` | number > 1 | *required* |" in page
     assert '| `norms` | `per_task`, `freeze`, `share` | `"per_task"` |' in page

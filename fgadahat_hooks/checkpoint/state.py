@@ -123,7 +123,7 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     records = {task["id"]: TaskRecord(**{k: v for k, v in task.items() if k != "id"}) for task in state["tasks"]}
     running = state["running"]
     _load_callbacks(sequence, state["callbacks"])
-    sequence.state.replace_with(TaskState(records, dict(state["summed_importance"]), list(state["frozen"])))
+    sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
     sequence.attached.initial, sequence.attached.num_classes = dict(state["initial"]), state["num_classes"]
     load_paths(sequence, state)
     sequence.interrupted = None if running is None else InterruptedTask(**running, callbacks=state["callbacks"])

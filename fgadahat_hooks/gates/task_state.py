@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class InterruptedTask:
     callbacks: dict[str, dict[str, Any]]
 
 
-@dataclass(eq=False)
+@dataclass
 class TaskState:
     """All finished tasks in the order in which they were learnt, and what is computed from them.
 
@@ -97,11 +97,6 @@ class TaskState:
                 + (f"Finished tasks: {', '.join(map(repr, known))}." if known else "No task is finished yet.")
             )
         return found
-
-    def replace_with(self, other: TaskState) -> None:
-        """Replace the contents by those of another state, in place, so that all references to this one see them."""
-        for attribute in fields(self):
-            setattr(self, attribute.name, getattr(other, attribute.name))
 
     def cumulative_mask(self, graph: UnitGraph) -> dict[str, Tensor]:
         """Return `m^{<=t} = max_tau m^tau` of each layer, `(units,)` bool (HAT, section 2.3)."""

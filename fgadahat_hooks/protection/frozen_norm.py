@@ -7,23 +7,22 @@ from typing import Any
 
 from torch import nn
 
-from fgadahat_hooks.gates.attached_model import AttachedModel
-from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.protection.guard import GuardedTasks
 
 
 class FrozenNorm:
     """Runs a norm in evaluation mode once a task is finished, so that its running statistics stay as they are."""
 
-    def __init__(self, state: TaskState | None) -> None:
-        """Hold the finished tasks weakly; without them, as in a pickled copy, leave the norm's mode alone."""
-        self._state = None if state is None else weakref.ref(state)
+    def __init__(self, tasks: GuardedTasks | None) -> None:
+        """Hold the model's tasks weakly; without them, as in a pickled copy, leave the norm's mode alone."""
+        self._tasks = None if tasks is None else weakref.ref(tasks)
         self._modes: list[bool] = []  # of the forwards that are running, the innermost last
 
     def enter(self, module: nn.Module, _: Any) -> None:
         """Forward pre-hook."""
-        state = None if self._state is None else self._state()
+        tasks = None if self._tasks is None else self._tasks()
         self._modes.append(module.training)
-        if state is not None and state.records:
+        if tasks is not None and tasks.state.records:
             module.training = False
 
     def leave(self, module: nn.Module, _: Any, __: Any) -> None:
@@ -40,10 +39,11 @@ class FrozenNorm:
         return (FrozenNorm, (None,))
 
 
-def freeze_norms(attached: AttachedModel, state: TaskState) -> None:
+def freeze_norms(tasks: GuardedTasks) -> None:
     """Freeze every norm of a model from the end of the first task on."""
+    attached = tasks.attached
     for owner in {p.owner for p in attached.policies if p.role == "norm"}:
         module = attached.model.get_submodule(owner)
-        frozen = FrozenNorm(state)
+        frozen = FrozenNorm(tasks)
         attached.hooks.forward_pre(module, frozen.enter)
         attached.hooks.forward(module, frozen.leave, always=True)

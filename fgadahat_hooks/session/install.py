@@ -30,7 +30,7 @@ def install(sequence: TaskSequence, graph: UnitGraph, example_inputs: Any) -> No
     sequence.watch_branches()
     resize_heads_on_load(attached)
     if attached.spec.norms == "freeze":
-        freeze_norms(attached, sequence.state)
+        freeze_norms(sequence)
 
 
 def _classify_tensors(attached: AttachedModel) -> None:

@@ -172,11 +172,7 @@ class SessionViews:
     def _rates(self) -> dict[str, Tensor]:
         """Return the rate of every gated weight and bias, by parameter name; empty where all of them are 1."""
         sequence = self._sequence
-        if sequence.state.records:
-            _ = self.graph  # raises if there is none yet
-        return adjustment_rates(
-            self._attached, sequence.callbacks, sequence.state, running=sequence.running is not None
-        )
+        return adjustment_rates(sequence, sequence.state, running=sequence.running is not None)
 
     # ---------------------------------------------------------------- what can be computed
     def measure(

@@ -10,9 +10,9 @@ output that was ever computed can change.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,14 @@ class NewPath:
     later: set[str]
 
 
+class GraphListener(Protocol):
+    """Whoever must know that the unit graph has changed."""
+
+    def graph_changed(self) -> None:
+        """React to the new graph."""
+        ...
+
+
 class BranchWatch:
     """Compares every forward of an attached model with those that were traced.
 
@@ -57,15 +65,15 @@ class BranchWatch:
         grown: Whether the graph was extended after the first trace.
     """
 
-    def __init__(self, attached: AttachedModel, changed: Callable[[], Callable[[], None] | None]) -> None:
+    def __init__(self, attached: AttachedModel, listener: GraphListener) -> None:
         """Watch until the model's hooks are closed.
 
         Args:
-            attached: The model; held weakly.
-            changed: A weak reference to what is called when the graph has changed.
+            attached: The model; held weakly, since the model's hooks must not keep its session alive.
+            listener: What is told when the graph has changed; held weakly, too.
         """
         self._attached = weakref.ref(attached)
-        self._changed = changed
+        self._listener = weakref.ref(listener)
         self._known = {False: KnownPaths(), True: KnownPaths()}  # by whether the model is in training mode
         self._training_paths_left = _MAX_TRAINING_PATHS
         self._paused = False
@@ -187,9 +195,9 @@ class BranchWatch:
         if attached is None or _equal_graphs(graph, attached.graph):
             return
         attached.graph, self.grown = graph, True
-        report_change = self._changed()
-        if report_change is not None:
-            report_change()
+        listener = self._listener()
+        if listener is not None:
+            listener.graph_changed()
 
 
 def _is_abstract(leaf: Any) -> bool:

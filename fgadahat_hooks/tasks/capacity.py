@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.base import CallbackList
 from fgadahat_hooks.callbacks.gradient_adjust import GradientAdjustCallback
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskState
@@ -15,21 +14,25 @@ from fgadahat_hooks.tasks.random_states import random_state, set_random_state
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
-def adjustment_rates(
-    attached: AttachedModel, callbacks: CallbackList, state: TaskState, *, running: bool
-) -> dict[str, Tensor]:
+def adjustment_rates(sequence: TaskSequence, state: TaskState, *, running: bool) -> dict[str, Tensor]:
     """Return the rate of every gated weight and bias, by parameter name; empty where all of them are 1.
 
     Args:
-        attached: The model, traced.
-        callbacks: The first `GradientAdjustCallback` among them determines the rates.
+        sequence: The attached model; the first `GradientAdjustCallback` among its callbacks determines the rates.
         state: The tasks that are finished.
         running: Whether a task is running, whose current gates count; else a next task that uses no unit yet.
+
+    Raises:
+        DetachedError: The session was detached, or a gated layer was replaced.
+        NoTaskError: The model has not been traced yet.
     """
-    found = [c for c in callbacks.items if isinstance(c, GradientAdjustCallback)]
-    if not found or not attached.graph.layers or not state.records:
+    found = [c for c in sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
+    if not found:
         return {}
-    context = attached.context(None, state)
+    sequence.attached.check_attached()
+    if not sequence.graph.layers or not state.records:
+        return {}
+    context = sequence.attached.context(None, state)
     if not running:
         context.soft_masks = lambda: torch.zeros_like(context.cumulative)  # type: ignore[method-assign]
     return GradientAdjustCallback(found[0].spec).rates(context)
@@ -54,11 +57,9 @@ def capacity_and_rates(sequence: TaskSequence, state: TaskState) -> tuple[float,
 
     The random state is restored: a random rate draws numbers.
     """
-    sequence.attached.check_attached()
     before = random_state()
     try:
-        _ = sequence.graph  # raises if the model has not been traced
-        rates = adjustment_rates(sequence.attached, sequence.callbacks, state, running=False)
+        rates = adjustment_rates(sequence, state, running=False)
         return network_capacity(rates), mean_rates(sequence.attached, rates)
     finally:
         set_random_state(before)

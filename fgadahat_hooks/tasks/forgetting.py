@@ -144,7 +144,7 @@ def _stored_bytes(state: TaskState, task: TaskId) -> int:
 
 def _replace_state(sequence: TaskSequence, rest: TaskState) -> None:
     attached = sequence.attached
-    sequence.state.replace_with(rest)
+    sequence.state = rest
     if not rest.records:
         attached.tensors.enter(attached.initial, copy=True)
     sequence.set_idle_mode()

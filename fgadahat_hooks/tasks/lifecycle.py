@@ -46,7 +46,7 @@ class TaskLifecycle:
         self._attached = sequence.attached
         self._num_classes = num_classes
         self._resume = resume
-        self._entry = TaskEntry(self._attached, sequence.state, num_classes)
+        self._entry = TaskEntry(sequence, num_classes)
         self._steps: ProtectedSteps | None = None
         self._context: TaskContext | None = None
         self._data: Any = None  # of the current batch, for a context that is made later

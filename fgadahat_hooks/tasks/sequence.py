@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,7 +54,7 @@ class TaskSequence:
     Attributes:
         attached: The model with its gates.
         callbacks: All that act at the events of a task, in the order they are called.
-        state: Finished tasks; the same object as long as the sequence lives.
+        state: Finished tasks.
         running: The running task.
         interrupted: A task that a loaded state is in the middle of, until it is resumed or rolled back.
         branches: Notices forwards that take an execution path no trace has seen; None until traced.
@@ -89,8 +88,7 @@ class TaskSequence:
 
     def watch_branches(self) -> None:
         """Notice, from now on, forwards that take an execution path no trace has seen."""
-        changed = weakref.WeakMethod(self.graph_changed)  # the model's hooks must not keep its session alive
-        self.branches = BranchWatch(self.attached, changed)
+        self.branches = BranchWatch(self.attached, self)
 
     def retrace_pending(self) -> None:
         """Trace the new execution paths that forwards took, so that the graph is valid for them too."""

@@ -8,25 +8,24 @@ from torch import Tensor
 from fgadahat_hooks.distributed.ranks import broadcast_from_first
 from fgadahat_hooks.distributed.wrappers import refuse_sharded, sharded_names
 from fgadahat_hooks.functional.mask import initial_embedding
-from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import Gate
-from fgadahat_hooks.gates.task_state import InterruptedTask, TaskState
+from fgadahat_hooks.gates.task_state import InterruptedTask
 from fgadahat_hooks.protection import heads
+from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 class TaskEntry:
     """The embeddings and per-task tensors (heads, norms) that one task begins with, and those it replaces."""
 
-    def __init__(self, attached: AttachedModel, state: TaskState, num_classes: int | None) -> None:
+    def __init__(self, sequence: TaskSequence, num_classes: int | None) -> None:
         """Change nothing yet.
 
         Args:
-            attached: The model.
-            state: The tasks that are finished.
+            sequence: The attached model and its tasks.
             num_classes: Number of outputs of the task's head, if it asks for one.
         """
-        self._attached = attached
-        self._state = state
+        self._sequence = sequence
+        self._attached = sequence.attached
         self._num_classes = num_classes
         self._tensors_before: dict[str, Tensor] = {}
         self._embeddings_before: dict[str, Tensor] = {}
@@ -69,7 +68,7 @@ class TaskEntry:
         """Set embeddings, norms and heads for a new task; return the parameters that start anew."""
         attached = self._attached
         refuse_sharded(attached.model.named_parameters())
-        first = self._state.finished == 0
+        first = self._sequence.state.finished == 0
         fresh: list[Tensor] = [gate.embedding for gate in attached.gates.values()]
         for name, gate in attached.gates.items():
             self._draw_embedding(gate, None if first else self._embeddings_before[name])

@@ -116,7 +116,7 @@ class CannotRun(Exception):  # noqa: N818 - not an error of anybody's
 
 
 @dataclass
-class Outcome:
+class RunResult:
     """The results of two tasks."""
 
     state: dict[str, Tensor]
@@ -124,7 +124,7 @@ class Outcome:
     importance: dict[str, dict[str, Tensor]]
     logits: dict[str, Tensor]
 
-    def differing(self, other: Outcome) -> list[str]:
+    def differing(self, other: RunResult) -> list[str]:
         """Return the names of values that are not bit-identical."""
         mine, theirs = self._all(), other._all()
         assert mine.keys() == theirs.keys()
@@ -137,13 +137,13 @@ class Outcome:
         return found | {f"logits of {task}": value for task, value in self.logits.items()}
 
 
-def run(subject: Callable[[Job], None], spec: str, variant: Variant, device: str = "cpu") -> Outcome:
+def run(subject: Callable[[Job], None], spec: str, variant: Variant, device: str = "cpu") -> RunResult:
     """Learn both tasks through a subject; skip the test if it raises `CannotRun`."""
     torch.manual_seed(0)
     model = Net().to(device)
     probe = torch.randn(16, 2, 6, 6, device=device)
     session = fh.attach(model, SPECS[spec], {"x": probe[:2]})
-    outcome = Outcome({}, {}, {}, {})
+    result = RunResult({}, {}, {}, {})
     for number, (task, classes) in enumerate(CLASSES.items()):
         data = torch.Generator().manual_seed(number)
         x = torch.randn(BATCH * BATCHES, 2, 6, 6, generator=data).to(device)
@@ -153,12 +153,12 @@ def run(subject: Callable[[Job], None], spec: str, variant: Variant, device: str
             subject(Job(session, task, variant, TensorDataset(x, y)))
         except CannotRun as reason:
             pytest.skip(str(reason))
-        outcome.masks[task], outcome.importance[task] = session.masks(task), session.importance(task)
-    outcome.state = {name: value.clone() for name, value in model.state_dict().items()}
+        result.masks[task], result.importance[task] = session.masks(task), session.importance(task)
+    result.state = {name: value.clone() for name, value in model.state_dict().items()}
     model.__dict__.pop("forward", None)  # Accelerate leaves its autocast there
     model.eval()
     for task in CLASSES:
         with torch.no_grad(), session.use(task):
-            outcome.logits[task] = model(probe)["logits"]
+            result.logits[task] = model(probe)["logits"]
     session.detach()
-    return outcome
+    return result

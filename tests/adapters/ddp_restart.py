@@ -38,14 +38,14 @@ def work(rank: int, folder: str, die_at: int | None = None) -> dict[str, Tensor]
     for number, (name, classes) in enumerate(CLASSES.items()):
         if name in session.tasks:
             continue
-        goes_on = session.interrupted == name
-        with session.task(name, num_classes=None if goes_on else classes, resume=goes_on) as task:
+        continues = session.interrupted == name
+        with session.task(name, num_classes=None if continues else classes, resume=continues) as task:
             model = DistributedDataParallel(session.model)
             optimizer = task.protect(AdamW(session.parameter_groups(lr=1e-2, gate_lr=1e-2, weight_decay=0.1)))
-            if goes_on and saved is not None:
+            if continues and saved is not None:
                 optimizer.load_state_dict(saved["optimizer"])
             model.train()
-            for step in range(saved["step"] if goes_on and saved is not None else 0, EPOCHS * BATCHES):
+            for step in range(saved["step"] if continues and saved is not None else 0, EPOCHS * BATCHES):
                 x, y = batch(number, step % BATCHES, mine(rank), classes, torch.float32)
                 task.begin_batch(step % BATCHES + 1, BATCHES, (x, y))
                 optimizer.zero_grad()

@@ -49,7 +49,9 @@ def test_a_checkpoint_of_the_accelerator_holds_the_session(tmp_path: Path) -> No
 def test_a_task_resumes_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
     """The head has another size than at attach: the optimizer was built before the checkpoint brought it."""
 
-    def go_on(session: fh.Session, accelerator: Accelerator, task: Any, optimizer: Any, done: int, stop: int) -> None:
+    def continue_task(
+        session: fh.Session, accelerator: Accelerator, task: Any, optimizer: Any, done: int, stop: int
+    ) -> None:
         model, optimizer, batches = task.prepare(session.model, optimizer, loader())
         rest = accelerator.skip_first_batches(batches, done) if done else batches
         for number, (x, y) in enumerate(task.batches(rest, done=done), start=done + 1):
@@ -71,7 +73,7 @@ def test_a_task_resumes_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> No
         session, accelerator = attached(), Accelerator(cpu=True)
         accelerator.register_for_checkpointing(session)
         with suppress(KeyboardInterrupt), accelerate_task(session, accelerator, "a", num_classes=5) as task:
-            go_on(session, accelerator, task, adamw(session), 0, stop)
+            continue_task(session, accelerator, task, adamw(session), 0, stop)
             if stop:
                 raise KeyboardInterrupt
         if stop:
@@ -82,6 +84,6 @@ def test_a_task_resumes_from_a_checkpoint_to_the_same_bits(tmp_path: Path) -> No
             accelerator.load_state(str(tmp_path))
             assert session.interrupted == "a"
             with accelerate_task(session, accelerator, "a", resume=True) as task:
-                go_on(session, accelerator, task, optimizer, stop, 0)
+                continue_task(session, accelerator, task, optimizer, stop, 0)
         results.append(session.model.state_dict())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.adapters.conformance import SPECS, VARIANTS, Outcome, run
+from tests.adapters.conformance import SPECS, VARIANTS, RunResult, run
 from tests.adapters.subjects import SUBJECTS, plain_loop
 
 pytestmark = [
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 @cache
-def expected(spec: str, variant: str) -> Outcome:
+def expected(spec: str, variant: str) -> RunResult:
     """Run the plain loop, once for all subjects."""
     return run(plain_loop, spec, VARIANTS[variant])
 
@@ -32,7 +32,7 @@ def test_an_adapter_gives_the_bits_of_the_plain_loop(subject: str, spec: str, va
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_the_variants_are_different_runs(spec: str) -> None:
-    outcomes = [expected(spec, variant) for variant in VARIANTS]
-    assert all(a.differing(b) for a, b in pairwise(outcomes))
-    masks = [m for outcome in outcomes for layers in outcome.masks.values() for m in layers.values()]
+    results = [expected(spec, variant) for variant in VARIANTS]
+    assert all(a.differing(b) for a, b in pairwise(results))
+    masks = [m for result in results for layers in result.masks.values() for m in layers.values()]
     assert any(bool(m.any()) and not bool(m.all()) for m in masks)

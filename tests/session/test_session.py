@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW
 
 import fgadahat_hooks as fh
-from fgadahat_hooks.errors import NoTaskError, UnprotectedOptimizerError
+from fgadahat_hooks.errors import DetachedError, NoTaskError, UnprotectedOptimizerError
 from tests.support.learning import Recipe, gates, learn, logits, recipe
 from tests.support.small_models import Backwards, Net, batch
 
@@ -294,3 +295,60 @@ def test_a_kept_optimizer_resets_its_state_where_tensors_are_reset() -> None:
         for name in ("head.weight", "bn1.weight", "conv1.hat_gate.embedding"):
             assert model.get_parameter(name) not in optimizer.state
         assert model.get_parameter("conv1.weight") in optimizer.state
+
+
+# ------------------------------------------------------------------ copies, and what callbacks keep
+def test_a_copy_of_a_session_works_by_itself() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    session = fh.attach(model, None, torch.randn(1, 4))
+    twin = copy.deepcopy(session)
+    learn_one(twin, "birds")
+    assert twin.tasks == ("birds",)
+    assert session.tasks == ()
+    assert twin.model is not model
+
+
+def learn_one(session: fh.Session, name: str) -> None:
+    with session.task(name) as task:
+        optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
+        for batch in task.batches([torch.randn(8, 4)]):
+            (session.model(batch).sum() + task.regularization()).backward()
+            optimizer.step()
+
+
+def test_the_capacity_asks_for_a_traced_model_where_rates_are_adjusted() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    session = fh.attach(model, {"adjustment": {"mode": "hat"}})
+    with pytest.raises(NoTaskError, match="not been traced yet"):
+        session.capacity()
+    with pytest.raises(NoTaskError, match="not been traced yet"):
+        session.mean_rates()
+    session.detach()
+    with pytest.raises(DetachedError):
+        session.capacity()
+
+
+def test_without_adjustment_the_capacity_is_one_whatever_became_of_the_model() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    session = fh.attach(model, None, torch.randn(1, 4), callbacks=[])
+    learn_one(session, "birds")
+    session.detach()
+    assert session.capacity() == 1.0
+
+
+def test_a_state_that_a_callback_keeps_does_not_change_later() -> None:
+    class Keep(fh.Callback):
+        kept: fh.TaskContext | None = None
+
+        def on_task_end(self, context: fh.TaskContext) -> None:
+            self.kept = context
+
+    model, keep = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), Keep()
+    session = fh.attach(model, None, torch.randn(1, 4), callbacks=[keep])
+    for name in ("birds", "cars"):
+        learn_one(session, name)
+    assert keep.kept is not None
+    state = keep.kept.state
+    session.forget("birds", dry_run=False)
+    assert list(state.records) == ["birds", "cars"]
+    assert session.tasks == ("cars",)

@@ -109,7 +109,7 @@ STEPS: list[CallCase] = [
         ),
     ),
     CallCase(
-        "more_batches_than_said",
+        "more_batches_than_announced",
         "running",
         lambda w: iterate(w, [1, 2, 3], num_batches=2),
         errors.BadCallError,

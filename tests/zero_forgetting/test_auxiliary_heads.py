@@ -126,7 +126,7 @@ def test_everything_that_only_training_uses_is_found_and_protected() -> None:
     session.verify(images(4), optimizer=partial(AdamW, weight_decay=0.1), steps=2)
 
 
-def test_the_main_head_alone_tells_the_number_of_classes() -> None:
+def test_the_main_head_alone_reports_the_number_of_classes() -> None:
     session = fh.attach(prepared(Auxiliary(aux_classes=9)), {}, images(1))
     with pytest.raises(fh.FgadahatError, match=r"its heads are: 'head' .*'aux_head'"), session.task("a", num_classes=7):
         pass

@@ -89,14 +89,14 @@ def test_whole_layers_are_saved_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda ways: ways["inputs"]["b"].update(unit=ways["inputs"]["b"]["unit"] + 10**6), "inputs of layer 'b'"),
-        (lambda ways: ways["inputs"]["b"].update(live=ways["inputs"]["b"]["live"][:-1]), "inputs of layer 'b'"),
+        (lambda paths: paths["inputs"]["b"].update(unit=paths["inputs"]["b"]["unit"] + 10**6), "inputs of layer 'b'"),
+        (lambda paths: paths["inputs"]["b"].update(live=paths["inputs"]["b"]["live"][:-1]), "inputs of layer 'b'"),
         (
-            lambda ways: ways["inputs"]["b"].update(feature=ways["inputs"]["b"]["feature"].float()),
+            lambda paths: paths["inputs"]["b"].update(feature=paths["inputs"]["b"]["feature"].float()),
             "inputs of layer 'b'",
         ),
-        (lambda ways: ways["inputs"]["b"].pop("unit"), "unit"),
-        (lambda ways: ways["whole"].append("nobody"), "'nobody' of the unit graph has no gate"),
+        (lambda paths: paths["inputs"]["b"].pop("unit"), "unit"),
+        (lambda paths: paths["whole"].append("nobody"), "'nobody' of the unit graph has no gate"),
     ],
 )
 def test_a_saved_graph_that_does_not_fit_is_refused(damage: Callable[[Any], object], words: str) -> None:

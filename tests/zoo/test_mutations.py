@@ -20,7 +20,7 @@ def test_the_piece_is_there_once_and_the_mutant_is_python(mutation: Mutation) ->
     assert mutation.model in SAMPLE
 
 
-def test_a_piece_that_has_gone_is_told() -> None:
+def test_a_piece_that_has_gone_is_reported() -> None:
     gone = Mutation("no rule", "odd Frozen", "graph/policy.py", "no such source", "")
     with pytest.raises(ValueError, match=r"Expected once in graph/policy\.py, but found 0 times"):
         gone.applied(ROOT)

@@ -83,7 +83,7 @@ def run(folder: Path, *arguments: str) -> int:
     return main([*arguments, "--folder", str(folder), "--page", str(folder / "zoo.md")])
 
 
-def test_the_status_tells_whether_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_reports_whether_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "--only", NAME, "--page-only") == 1
     row().save(tmp_path)
     assert run(tmp_path, "--only", NAME, "--page-only") == 0

@@ -57,7 +57,7 @@ def record_forwards(
     Args:
         model: The model.
         example_inputs: As for `trace`.
-        recorder: Is told what happens.
+        recorder: Receives what happens.
         training: Whether to run once more in training mode if evaluation leaves layers unused.
 
     Raises:

@@ -7,7 +7,7 @@ import sys
 import time
 
 from tests.zoo.mutations import tracing, weights
-from tests.zoo.mutations.run import load_libraries, outcome
+from tests.zoo.mutations.run import load_libraries, result_of
 
 MUTATIONS = (
     *tracing.OPERATIONS,
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     missed = 0
     for mutation in wanted:
         begun = time.perf_counter()
-        found = outcome(mutation)
+        found = result_of(mutation)
         missed += not found.model
         seen = f"caught by {found.model}: {found.complaint}" if found.model else f"MISSED {found.broken}".rstrip()
         print(f"{mutation.rule} [{mutation.file}]\n  {seen} ({time.perf_counter() - begun:.0f} s)", flush=True)  # noqa: T201

@@ -28,7 +28,7 @@ _FORK = get_context("fork")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MutationResult:
     """What became of one mutation.
 
     Attributes:
@@ -49,7 +49,7 @@ def load_libraries() -> None:
     import_module("torch").set_num_threads(1)
 
 
-def outcome(mutation: Mutation) -> Outcome:
+def result_of(mutation: Mutation) -> MutationResult:
     """Return which model of the sample notices that a rule is broken."""
     try:
         with mutated(mutation) as root:
@@ -57,12 +57,12 @@ def outcome(mutation: Mutation) -> Outcome:
             process = _FORK.Process(target=_examine, args=(root, mutation.model, sender))
             process.start()
             sender.close()
-            found = Outcome(**receiver.recv())
+            found = MutationResult(**receiver.recv())
             process.join()
     except EOFError:
-        return Outcome(broken="The process died.")
+        return MutationResult(broken="The process died.")
     except ValueError as error:
-        return Outcome(broken=str(error))
+        return MutationResult(broken=str(error))
     return found
 
 
@@ -89,7 +89,7 @@ def _examine(root: Path, first: str, sender: Connection) -> None:
         _turn_to(root)
         found = _first_to_notice(first)
     except Exception as error:
-        found = Outcome(broken=f"{type(error).__name__}: {error}")
+        found = MutationResult(broken=f"{type(error).__name__}: {error}")
     sender.send(asdict(found))  # its class is another one here
 
 
@@ -105,10 +105,10 @@ def _turn_to(root: Path) -> None:
         raise RuntimeError(f"Expected the package below {root}, but found it at {found}.")
 
 
-def _first_to_notice(first: str) -> Outcome:
+def _first_to_notice(first: str) -> MutationResult:
     sample = import_module("tests.zoo.test_sample")
     for name in sorted(sample.SAMPLE, key=lambda name: bool(name != first)):
         complaints = sample.complaints(name)
         if complaints:
-            return Outcome(name, complaints[0].partition("\n")[0])
-    return Outcome()
+            return MutationResult(name, complaints[0].partition("\n")[0])
+    return MutationResult()
