@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check zoo mutations bench reproduce docs clean
+.PHONY: help demo test check zoo mutations bench robust reproduce docs clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): .*## \(.*\)/  make \1\t\2/p' Makefile
@@ -43,6 +43,9 @@ mutations: $(VENV)/.dev ## Break one rule of the library at a time and see that 
 
 bench: $(VENV)/.dev ## Measure what a training step costs
 	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m "benchmarks.$$(basename $$f .py)"; done
+
+robust: $(VENV)/.reproduce ## Learn small tasks in a row and alone, over learning rates and epochs (minutes; goes on where it was)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.robust $(ARGS)
 
 reproduce: $(VENV)/.reproduce ## Compare the methods on real data (STREAM=S, A, B, C, D or all; ARGS="--data DIR")
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m examples.reproduce --stream $(STREAM) --jobs $(JOBS) $(ARGS)

@@ -49,6 +49,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "layers": [{"name": name, "units": layer.units} for name, layer in attached.graph.layers.items()],
         "num_classes": attached.num_classes,
         "initial": dict(attached.initial),
+        "row_norms": dict(attached.row_norms),
         "tasks": [{"id": task, **_shallow(record)} for task, record in finished.records.items()],
         "summed_importance": dict(finished.summed_importance),
         "frozen": list(finished.frozen),
@@ -76,8 +77,9 @@ def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
 
 
 def _without_callbacks(running: InterruptedTask) -> dict[str, Any]:
-    """Return the fields of the running task; the states of callbacks are stored beside it."""
-    return {name: part for name, part in _shallow(running).items() if name != "callbacks"}
+    """Return the fields of a running task but its callbacks' states; inputs that are not plain data are left out."""
+    parts = {name: part for name, part in _shallow(running).items() if name != "callbacks"}
+    return {**parts, "inputs": None if any(True for _ in _not_plain(running.inputs)) else running.inputs}
 
 
 def _check_callback_states(states: Mapping[str, Any]) -> None:
@@ -125,6 +127,7 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     _load_callbacks(sequence, state["callbacks"])
     sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
     sequence.attached.initial, sequence.attached.num_classes = dict(state["initial"]), state["num_classes"]
+    sequence.attached.row_norms |= state.get("row_norms", {})
     load_paths(sequence, state)
     sequence.interrupted = None if running is None else InterruptedTask(**running, callbacks=state["callbacks"])
     sequence.set_idle_mode()

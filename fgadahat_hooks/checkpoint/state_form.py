@@ -42,6 +42,7 @@ class _Running(_Part):
     steps: _Count
     tensors: _Tensors
     embeddings: _Tensors
+    inputs: list[dict[str, Any]] | None = None  # states of earlier releases have none
 
 
 class _InputMap(_Part):
@@ -69,6 +70,7 @@ class _State(_Part):
     frozen: list[str]
     callbacks: dict[str, dict[str, Any]]
     running: _Running | None
+    row_norms: _Tensors = Field(default_factory=dict)  # nor these
     ways: _ExecutionPaths | None = None  # the key that saved files have
 
 

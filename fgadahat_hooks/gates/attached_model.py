@@ -37,6 +37,8 @@ class AttachedModel:
         gated_modules: The modules that carry gates or their hooks, by name.
         num_classes: Number of outputs of the head at attach; None unless there is exactly one head layer.
         tied: `id` of each head parameter that other modules use too.
+        row_norms: Norm of the incoming weights of each gated unit at attach, `(units,)` per layer; empty unless the
+            spec's block `plasticity` needs them.
         example_inputs: Inputs that the model was traced with.
         traced: Whether the unit graph is known.
         detached: Whether `detach` was called.
@@ -54,6 +56,7 @@ class AttachedModel:
     gated_modules: dict[str, nn.Module] = field(default_factory=dict)
     num_classes: int | None = None
     tied: set[int] = field(default_factory=set)
+    row_norms: dict[str, Tensor] = field(default_factory=dict)
     example_inputs: Any = None
     traced: bool = False
     detached: bool = False

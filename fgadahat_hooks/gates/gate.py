@@ -39,6 +39,7 @@ class GateContext:
         scale: Annealed gate scale `s`, a 0-dim tensor, so that a change does not trigger recompilation.
         s_max: Largest scale.
         clamp_threshold: Bound of `|s e|` in the gradient compensation.
+        learns_masks: Whether the running task's masks are learnt; else they are hard from its first step.
         masks: Binary masks that mode USE applies, `(units,)` per layer.
         gates: All gates of the model.
         lock: Lets one thread at a time choose the task.
@@ -50,6 +51,7 @@ class GateContext:
         self.s_max = s_max
         self.clamp_threshold = clamp_threshold
         self.scale = torch.tensor(float(s_max))
+        self.learns_masks = True
         self.masks: dict[str, Tensor] = {}
         self.gates: list[Gate] = []
         self.lock = ModelLock()
@@ -112,10 +114,15 @@ class GateContext:
         joined = torch.cat([g.embedding.detach() for g in together])
         if self.scale.device != like.device:
             self.scale = self.scale.to(like.device)
-        value, slope = linearised_mask(joined, self.scale, self.s_max, self.clamp_threshold)
+        value, slope = self._mask_of(joined)
         sizes = [g.embedding.numel() for g in together]
         for g, v, d in zip(together, value.split(sizes), slope.split(sizes), strict=True):
             self._mask_cache[g.name] = _LinearisedMask(g.embedding._version, self.scale, v, d)
+
+    def _mask_of(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.learns_masks:  # a slope of 0 keeps the embeddings in the graph, as DistributedDataParallel expects
+            return hard_mask(embedding).to(embedding.dtype), torch.zeros_like(embedding)
+        return linearised_mask(embedding, self.scale, self.s_max, self.clamp_threshold)
 
 
 class _LinearisedMask(NamedTuple):
@@ -179,6 +186,8 @@ class Gate(nn.Module):
         """Return `sigmoid(s e)`; its backward compensates the gradient for the scale."""
         context = self.context
         if torch.compiler.is_compiling():
+            if not context.learns_masks:
+                return self.hard_mask() + 0 * self.embedding
             scale = context.scale.to(self.embedding.device)
             return annealed_gate(self.embedding, scale, context.s_max, context.clamp_threshold)
         return apply_linearised_mask(self.embedding, *context.linearised_mask(self))

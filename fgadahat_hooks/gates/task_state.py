@@ -48,6 +48,8 @@ class InterruptedTask:
         tensors: Per-task tensors as they were before the task, by qualified name.
         embeddings: Task embeddings as they were before the task, by layer.
         callbacks: State of each callback that has one, by its key.
+        inputs: What the model was called with last, as `{"args": [...], "kwargs": {...}}`, the latest last; None if it
+            is not plain data.
     """
 
     id: TaskId
@@ -58,6 +60,7 @@ class InterruptedTask:
     tensors: dict[str, Tensor]
     embeddings: dict[str, Tensor]
     callbacks: dict[str, dict[str, Any]]
+    inputs: list[dict[str, Any]] | None = None
 
 
 @dataclass

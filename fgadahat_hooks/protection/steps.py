@@ -19,6 +19,7 @@ from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
+from fgadahat_hooks.protection.learning_rates import LearningRates
 from fgadahat_hooks.protection.nested_steps import NestedSteps, calling_frame
 from fgadahat_hooks.protection.optimizer_checks import (
     check_all_embeddings_held,
@@ -70,6 +71,8 @@ class ProtectedSteps:
         self._announced: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # on_gradients_ready was called for its step
         self._embeddings_checked = False
         self._frozen = FrozenParameters(attached.tensors, state)
+        self._state = state
+        self._rates: LearningRates | None = None
         self._nested = NestedSteps()
         self._closure: SingleClosure | None = None
         self._in_closure: Optimizer | None = None
@@ -166,6 +169,14 @@ class ProtectedSteps:
         self._announced.discard(optimizer)
         self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
         self._frozen.hide(optimizer_parameters(optimizer), closure)
+        if self._attached.spec.plasticity.learning_rates == "by_share":
+            self._learning_rates().enter(optimizer)
+
+    def _learning_rates(self) -> LearningRates:
+        """Return the learning rates of this task; made at its first step, since the model is traced by then."""
+        if self._rates is None:
+            self._rates = LearningRates(self._attached, self._state)
+        return self._rates
 
     def _compare_ranks(self, optimizer: Optimizer) -> None:
         """Check once, at the optimizer's first step, that all ranks have the same gradients."""
@@ -182,6 +193,8 @@ class ProtectedSteps:
         closure, self._closure, self._in_closure = self._closure, None, None
         if self._skipped or (closure is not None and not closure.made_a_step()):
             return
+        if self._rates is not None:
+            self._rates.leave(optimizer)
         self._frozen.restore(optimizer)
         self._callbacks.call("on_after_optimizer_step", self._context(), optimizer)
         self._clamp_embeddings(optimizer_parameters(optimizer))

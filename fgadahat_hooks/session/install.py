@@ -12,6 +12,8 @@ from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.protection.frozen_norm import freeze_norms
 from fgadahat_hooks.protection.head_size_on_load import resize_heads_on_load
 from fgadahat_hooks.protection.heads import count_outputs, tied_parameters
+from fgadahat_hooks.spec.attach_spec import PlasticitySpec
+from fgadahat_hooks.tasks.rescaling import row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -27,10 +29,15 @@ def install(sequence: TaskSequence, graph: UnitGraph, example_inputs: Any) -> No
     activate_gates(attached, graph)
     attached.graph, attached.example_inputs, attached.traced = graph, example_inputs, True
     _classify_tensors(attached)
+    attached.row_norms = row_norms(attached) if _needs_row_norms(attached.spec.plasticity) else {}
     sequence.watch_branches()
     resize_heads_on_load(attached)
     if attached.spec.norms == "freeze":
         freeze_norms(sequence)
+
+
+def _needs_row_norms(spec: PlasticitySpec) -> bool:
+    return spec.rescale or spec.learning_rates == "by_share"
 
 
 def _classify_tensors(attached: AttachedModel) -> None:

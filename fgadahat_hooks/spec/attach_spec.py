@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from fgadahat_hooks.errors import Problem, SpecError
 from fgadahat_hooks.spec.base import (
     Block,
+    Count,
+    Flag,
     NamesOrNone,
     NonNegative,
     Patterns,
@@ -57,6 +59,7 @@ __all__ = [
     "LinearDecrease",
     "LogDecrease",
     "PlainSummation",
+    "PlasticitySpec",
     "RegularizationSpec",
     "SummationSpec",
     "to_adjustment",
@@ -100,6 +103,53 @@ class GatesSpec(Block):
         default="N01",
         description="How a task embedding starts: standard normal, uniform in [-1, 1], [0, 1] or [-1, 0], or as the "
         "last task left it. HAT uses 'N01'; the others are CLArena's `task_embedding_init_mode`.",
+    )
+    choose: Literal["learn", "share"] = Field(
+        default="learn",
+        description="How a task's units are chosen. 'learn': by training the task embeddings, HAT. 'share': each task "
+        "gets its part of the free units of every layer by lot, and all units that finished tasks use stay open to be "
+        "read; masks are hard from the first step, and nothing of them is learnt. This library's own addition.",
+    )
+    tasks: Count | None = Field(
+        default=None,
+        description="Number of tasks that 'choose: share' makes room for; no unit. More may come: they get the units "
+        "that are left.",
+    )
+
+    @model_validator(mode="after")
+    def _shares_need_tasks(self) -> GatesSpec:
+        if self.choose == "share" and self.tasks is None:
+            raise ValueError("expected `tasks`, the number of tasks to make room for, with choose: share.")
+        return self
+
+
+class PlasticitySpec(Block):
+    """What keeps the units that finished tasks left open to learning. This library's own additions."""
+
+    rescale: Flag = Field(
+        default=False,
+        description="Before a task, give the incoming weights of the units that are free, and those of the head, the "
+        "scale at attach over the root of the share of open inputs: a unit then gets the signal that it gets without "
+        "gates.",
+    )
+    learning_rates: Literal["as_given", "by_share"] = Field(
+        default="as_given",
+        description="'by_share': with Adam and its kin, a layer's learning rate is raised by the share of its inputs "
+        "that are open and the share of its units that the task can train. 'as_given': left as it is.",
+    )
+    norm_statistics: Literal["running", "measured"] = Field(
+        default="running",
+        description="Running statistics that a task's norms are stored with. 'measured': when the task ends, they are "
+        "averaged anew over its last batches under the hard mask that is served (at most 64 batches and 64 MiB of "
+        "inputs are kept for it). 'running': as training left them.",
+    )
+    max_factor: Positive = Field(
+        default=8.0, description="Limit of a learning rate's factor that comes from closed inputs alone; no unit."
+    )
+    max_step: Positive = Field(
+        default=0.1,
+        description="Limit of a raised learning rate, as a part of the standard deviation of the layer's weights at "
+        "attach; no unit.",
     )
 
 
@@ -150,6 +200,9 @@ class AttachSpec(Block):
     )
     gates: GatesSpec = Field(default_factory=GatesSpec, description="Which layers get gates, and how a gate behaves.")
     heads: HeadsSpec = Field(default_factory=HeadsSpec, description="The layers that give the model's output.")
+    plasticity: PlasticitySpec = Field(
+        default_factory=PlasticitySpec, description="What keeps the free units open to learning."
+    )
     norms: Literal["per_task", "freeze", "share"] = Field(
         default="per_task",
         description="Affine parameters and running statistics of norm layers. 'per_task': a copy for each task. "

@@ -14,6 +14,8 @@ from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.steps import ProtectedSteps
 from fgadahat_hooks.tasks.checks import check_can_begin
+from fgadahat_hooks.tasks.norm_statistics import measure_norm_statistics, norms_to_measure
+from fgadahat_hooks.tasks.recent_inputs import RecentInputs
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.tasks.task_entry import TaskEntry
 from fgadahat_hooks.tasks.task_record import make_record
@@ -49,6 +51,7 @@ class TaskLifecycle:
         self._entry = TaskEntry(sequence, num_classes)
         self._steps: ProtectedSteps | None = None
         self._context: TaskContext | None = None
+        self._inputs = RecentInputs()
         self._data: Any = None  # of the current batch, for a context that is made later
 
     # ---------------------------------------------------------------- begin
@@ -83,12 +86,15 @@ class TaskLifecycle:
             self.context()
         if self._resume is not None:
             self._restore(steps, self._resume)
+        if attached.traced:
+            self._keep_inputs()
 
     def _restore(self, steps: ProtectedSteps, resume: InterruptedTask) -> None:
         """Restore what the interrupted task had gathered; its tensors are in the model."""
         self._attached.gate_context.set_scale(resume.scale)
         steps.annealed, steps.count = resume.annealed, resume.steps
         self._sequence.callbacks.load_state_dict(resume.callbacks)
+        self._inputs.load(resume.inputs)
         self._resume = None
 
     def prepare(self) -> None:
@@ -122,6 +128,7 @@ class TaskLifecycle:
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
+        measure_norm_statistics(self._sequence, self._inputs)
         context.record = make_record(self._attached, self._sequence.state, self.id, self._num_classes)
         self._sequence.callbacks.call("on_task_end", context)
         return context.record, context
@@ -152,6 +159,7 @@ class TaskLifecycle:
             self._context.hooks.close()
         self.hooks.close()
         self._entry.release()
+        self._inputs.calls.clear()
         self._sequence.stop()
 
     # ---------------------------------------------------------------- while it runs
@@ -169,7 +177,14 @@ class TaskLifecycle:
     def start_after_trace(self) -> None:
         """Start what needs the unit graph, after the first batch was traced within this task."""
         self._entry.remember_tensors()
+        self._entry.rescale(fresh_head=True)
         self.context()
+        self._keep_inputs()
+
+    def _keep_inputs(self) -> None:
+        """Keep the inputs of training forwards where the end of the task needs them."""
+        if norms_to_measure(self._attached, self._sequence.state.finished == 0):
+            self._inputs.watch(self._attached, self.hooks)
 
     def protects(self, optimizer: Optimizer) -> bool:
         """Return whether an optimizer was protected in this task."""
@@ -183,7 +198,9 @@ class TaskLifecycle:
         """
         steps, callbacks = self._running_steps(), self._sequence.callbacks.state_dict()
         progress = (self.scale, steps.annealed, steps.count)
-        return InterruptedTask(self.id, self._num_classes, *progress, *self._entry.before(), callbacks)
+        return InterruptedTask(
+            self.id, self._num_classes, *progress, *self._entry.before(), callbacks, self._inputs.dump()
+        )
 
     @property
     def steps(self) -> int:

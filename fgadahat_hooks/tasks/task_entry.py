@@ -11,6 +11,8 @@ from fgadahat_hooks.functional.mask import initial_embedding
 from fgadahat_hooks.gates.gate import Gate
 from fgadahat_hooks.gates.task_state import InterruptedTask
 from fgadahat_hooks.protection import heads
+from fgadahat_hooks.tasks.allocation import allot_units
+from fgadahat_hooks.tasks.rescaling import rescale
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -70,16 +72,32 @@ class TaskEntry:
         refuse_sharded(attached.model.named_parameters())
         first = self._sequence.state.finished == 0
         fresh: list[Tensor] = [gate.embedding for gate in attached.gates.values()]
-        for name, gate in attached.gates.items():
-            self._draw_embedding(gate, None if first else self._embeddings_before[name])
+        self._set_embeddings(first)
         if not first:
             attached.tensors.enter(attached.initial, copy=True)
             fresh += [attached.tensors.tensor(name) for name in attached.initial]
-        fresh += self._renew_heads(first)
+        heads_renewed = self._renew_heads(first)
+        fresh += heads_renewed
+        if attached.traced:
+            self.rescale(first or bool(heads_renewed))
         for tensor in fresh:
             tensor.grad = None  # left from the task before; an optimizer that steps first would use it
         broadcast_from_first(fresh)  # each rank has drawn its own
         return fresh
+
+    def _set_embeddings(self, first: bool) -> None:
+        attached = self._attached
+        attached.gate_context.learns_masks = attached.spec.gates.choose == "learn"
+        if not attached.gate_context.learns_masks:
+            allot_units(attached, self._sequence.state)
+            return
+        for name, gate in attached.gates.items():
+            self._draw_embedding(gate, None if first else self._embeddings_before[name])
+
+    def rescale(self, fresh_head: bool) -> None:
+        """Rescale free rows and a fresh head, if the spec asks for it; needs the unit graph."""
+        if self._attached.spec.plasticity.rescale:
+            rescale(self._attached, self._sequence.state, fresh_head)
 
     def _draw_embedding(self, gate: Gate, last: Tensor | None) -> None:
         spec, e = self._attached.spec.gates, gate.embedding

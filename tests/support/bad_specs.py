@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from fgadahat_hooks.spec.attach_spec import AttachSpec, GatesSpec
 
-SPEC_KEYS = "'version', 'gates', 'heads', 'norms', 'rest', 'regularization', 'importance', 'summation', 'adjustment'"
+SPEC_KEYS = (
+    "'version', 'gates', 'heads', 'plasticity', 'norms', 'rest', 'regularization', 'importance', 'summation', "
+    "'adjustment'"
+)
 GATES_KEYS = (
-    "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'clamp_threshold', 'embedding_clamp', 'init'"
+    "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'clamp_threshold', 'embedding_clamp', 'init', "
+    "'choose', 'tasks'"
 )
 IMPORTANCE_KEYS = (
     "'type', 'params', 'gradient', 'every_n_steps', 'budget', 'max_samples', 'filter_unmasked', "

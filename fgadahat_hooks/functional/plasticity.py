@@ -1,0 +1,78 @@
+"""How a task finds room to learn: its share of the units, the scale of free rows, learning rates by share.
+
+This library's own equations. HAT closes most of a network to each task: a task reads what earlier tasks left and learns
+with its own units alone. These equations keep the signal and the speed of learning what they are without gates.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def task_share(units: int, tasks: int, finished: int, first: float = 1.5) -> int:
+    """Return the number of units of a layer that a task gets; those of all tasks together are `units`.
+
+    The layer is cut into `S = T + a - 1` parts for `T` tasks. The first task, which finds nothing to read, gets `a` of
+    them, a later one gets one: with `c(x) = floor(x n / S + 1/2)`, the first `c(a)` and, after `t` finished tasks,
+    `c(t + a) - c(t + a - 1)`. At least 1; a task beyond `T` gets one part, too.
+
+    Args:
+        units: Number of units `n` of the layer.
+        tasks: Number of tasks `T` that are expected.
+        finished: Number of finished tasks `t`.
+        first: Parts `a` that the first task gets.
+    """
+    parts = tasks + first - 1
+
+    def cut(end: float) -> int:
+        return math.floor(end * units / parts + 0.5)
+
+    if finished == 0:
+        return max(1, cut(first))
+    begin = finished + first - 1 if finished < tasks else 0
+    return max(1, cut(begin + 1) - cut(begin))
+
+
+def free_row_factor(open_inputs: float) -> float:
+    """Return the factor `1 / sqrt(f)` of a free unit's incoming weights, for a share `f` of open inputs.
+
+    A unit sums over its open inputs alone. With this factor the variance of that sum is what it is without gates.
+    """
+    return 1.0 / math.sqrt(open_inputs) if open_inputs > 0 else 1.0
+
+
+def learning_rate_factor(
+    lr: float,
+    open_inputs: float,
+    open_units: float,
+    new_units: float,
+    weight_std: float,
+    max_factor: float = 8.0,
+    max_step: float = 0.1,
+) -> float:
+    """Return by how much the learning rate of a layer is multiplied, for optimizers whose step is about `lr` an entry.
+
+    The factor is `max(min(c, 1/f), min(sqrt(p) / (q f), k std(W) / (sqrt(f) lr)))`. Of the open units `p` only the new
+    ones `q` learn, from the open inputs `f`; so their steps must be larger for the layer's output to move as it does
+    without gates. The last term ends the growth where a step would be a large part of a weight.
+
+    Args:
+        lr: Learning rate of the step, > 0.
+        open_inputs: Share `f` of the layer's inputs that are open, 0 to 1.
+        open_units: Share `p` of its units that are open.
+        new_units: Share `q` of its units that are new in this task; without any, the factor is 1.
+        weight_std: Standard deviation of its weights at attach.
+        max_factor: Limit `c` of the first term.
+        max_step: Limit `k` of a step, as a part of the weights' standard deviation.
+    """
+    if new_units <= 0 or open_inputs <= 0:
+        return 1.0
+    by_inputs = min(max_factor, 1.0 / open_inputs)
+    by_units = math.sqrt(open_units) / (new_units * open_inputs)
+    by_step = max_step * weight_std / (math.sqrt(open_inputs) * lr)
+    return max(by_inputs, min(by_units, by_step))
+
+
+def head_learning_rate_factor(open_inputs: float, max_factor: float = 8.0) -> float:
+    """Return by how much a head's learning rate is multiplied: `min(c, 1 / f)` for a share `f` of open inputs."""
+    return min(max_factor, 1.0 / open_inputs) if open_inputs > 0 else 1.0

@@ -1,0 +1,96 @@
+"""Learning rates by share: each layer's, for the length of a step, whoever built the optimizer or sets its rate."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
+
+from fgadahat_hooks.functional.plasticity import head_learning_rate_factor, learning_rate_factor
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.open_shares import OpenShares, open_inputs, open_shares
+from fgadahat_hooks.gates.task_state import TaskState
+
+ADAM_LIKE = (Adam, AdamW, Adamax, NAdam, RAdam)
+"""Optimizers whose step is about the learning rate an entry, whatever the gradient's size."""
+
+Groups = list[dict[str, Any]]
+
+
+class LearningRates:
+    """Splits an optimizer's groups by layer before each step, and restores them after it.
+
+    Schedulers, checkpoints and the user see the groups that they made; the state of each parameter stays where it is.
+    """
+
+    def __init__(self, attached: AttachedModel, state: TaskState) -> None:
+        """Take the shares of the task that begins now.
+
+        Args:
+            attached: The model; its gates have the masks that the task begins with.
+            state: The tasks that are finished.
+        """
+        self._spec = attached.spec.plasticity
+        self._shares = _by_parameter(attached, open_shares(attached, state))
+        self._stds = _weight_stds(attached)
+        self._heads = _head_inputs(attached)
+        self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
+
+    def enter(self, optimizer: Optimizer) -> None:
+        """Split the groups for a step that begins."""
+        self.leave(optimizer)  # a step before this one may have raised
+        if isinstance(optimizer, ADAM_LIKE):
+            own = optimizer.param_groups
+            self._own[optimizer] = own
+            optimizer.param_groups = [part for group in own for part in self._split(group)]
+
+    def leave(self, optimizer: Optimizer) -> None:
+        """Restore the groups."""
+        own = self._own.pop(optimizer, None)
+        if own is not None:
+            optimizer.param_groups = own
+
+    def _split(self, group: dict[str, Any]) -> Groups:
+        parts: dict[float, list[Any]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(self.factor(id(parameter), float(group["lr"])), []).append(parameter)
+        return [{**group, "params": params, "lr": group["lr"] * factor} for factor, params in parts.items()]
+
+    def factor(self, parameter: int, lr: float) -> float:
+        """Return by how much the learning rate of a parameter, given by its `id`, is multiplied."""
+        if parameter in self._heads:
+            return head_learning_rate_factor(self._heads[parameter], self._spec.max_factor)
+        if parameter not in self._shares or lr <= 0:
+            return 1.0
+        std = self._stds[parameter]
+        return learning_rate_factor(lr, *self._shares[parameter], std, self._spec.max_factor, self._spec.max_step)
+
+
+def _by_parameter(attached: AttachedModel, shares: Mapping[str, OpenShares]) -> dict[int, OpenShares]:
+    found = {}
+    for name, layer in attached.layers().items():
+        for parameter in (layer.weight, layer.bias):
+            if parameter is not None:
+                found[id(parameter)] = shares[name]
+    return found
+
+
+def _weight_stds(attached: AttachedModel) -> dict[int, float]:
+    """Return the root mean square of each layer's weights at attach, for its weight and its bias."""
+    found: dict[int, float] = {}
+    for name, layer in attached.layers().items():
+        norms = attached.row_norms[name].double()
+        std = float((norms.square().sum() / max(layer.weight.numel(), 1)).sqrt())
+        found |= {id(parameter): std for parameter in (layer.weight, layer.bias) if parameter is not None}
+    return found
+
+
+def _head_inputs(attached: AttachedModel) -> dict[int, float]:
+    masks = {name: gate.hard_mask().cpu() for name, gate in attached.gates.items()}
+    found: dict[int, float] = {}
+    for name, share in open_inputs(attached.graph, masks, attached.graph.heads).items():
+        module = attached.model.get_submodule(name)
+        found |= {id(p): share for p in module.parameters() if id(p) not in attached.tied}
+    return found

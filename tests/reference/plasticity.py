@@ -1,0 +1,42 @@
+"""Shares, scales and learning rates by share, in plain loops over units and with exact fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+from torch import Tensor
+
+
+def parts_of(units: int, tasks: int, first: Fraction) -> list[int]:
+    """Cut a row of units at the rounded ends of each task's part; return how many units each task gets."""
+    width = Fraction(units) / (tasks + first - 1)
+    ends = [first * width] + [(first + t) * width for t in range(1, tasks)]
+    cuts = [0] + [int(end + Fraction(1, 2)) for end in ends]
+    return [max(1, b - a) for a, b in pairwise(cuts)]
+
+
+def open_share(feeds: list[set[int]], live: list[bool], open_units: set[int]) -> float:
+    """Count the inputs that are always live, or that an open unit feeds."""
+    count = sum(1 for units, always in zip(feeds, live, strict=True) if always or units & open_units)
+    return count / len(feeds)
+
+
+def rescaled_rows(weight: Tensor, at_attach: Tensor, used: list[bool], share: float) -> Tensor:
+    """Give each row that is not used the norm that it had at attach, over the root of the share of open inputs."""
+    out = weight.clone()
+    for row, in_use in enumerate(used):
+        if not in_use:
+            out[row] = weight[row] / weight[row].norm() * at_attach[row].norm() / share**0.5
+    return out
+
+
+def factor(lr: float, f: float, p: float, q: float, std: float, c: float, k: float) -> float:
+    """Compute the factor of a layer's learning rate, term by term."""
+    if q == 0 or f == 0:
+        return 1.0
+    first = 1 / f if 1 / f < c else c
+    second = p**0.5 / (q * f)
+    third = k * std / (f**0.5 * lr)
+    smaller = second if second < third else third
+    return first if first > smaller else smaller
