@@ -90,6 +90,9 @@ class TaskEntry:
         attached.gate_context.learns_masks = attached.spec.gates.choose == "learn"
         if not attached.gate_context.learns_masks:
             allot_units(attached, self._sequence.state)
+            broadcast_from_first(
+                [gate.embedding for gate in attached.gates.values()]
+            )  # before rows are rescaled by them
             return
         for name, gate in attached.gates.items():
             self._draw_embedding(gate, None if first else self._embeddings_before[name])
