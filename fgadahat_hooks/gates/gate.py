@@ -45,13 +45,13 @@ class GateContext:
         lock: Lets one thread at a time choose the task.
     """
 
-    def __init__(self, s_max: float, clamp_threshold: float) -> None:
+    def __init__(self, s_max: float, clamp_threshold: float, learns_masks: bool = True) -> None:
         """Start with open gates."""
         self.mode = GateMode.OPEN
         self.s_max = s_max
         self.clamp_threshold = clamp_threshold
         self.scale = torch.tensor(float(s_max))
-        self.learns_masks = True
+        self.learns_masks = learns_masks
         self.masks: dict[str, Tensor] = {}
         self.gates: list[Gate] = []
         self.lock = ModelLock()

@@ -39,7 +39,7 @@ def add_gates(model: nn.Module, spec: AttachSpec, names: Iterable[str], hooks: H
         names: Names of the layers.
         hooks: Records each change, so that it can be undone.
     """
-    context = GateContext(spec.gates.s_max, spec.gates.clamp_threshold)
+    context = GateContext(spec.gates.s_max, spec.gates.clamp_threshold, spec.gates.choose == "learn")
     layers = gateable_layers(model)
     gates = {}
     for name in names:

@@ -87,12 +87,9 @@ class TaskEntry:
 
     def _set_embeddings(self, first: bool) -> None:
         attached = self._attached
-        attached.gate_context.learns_masks = attached.spec.gates.choose == "learn"
         if not attached.gate_context.learns_masks:
             allot_units(attached, self._sequence.state)
-            broadcast_from_first(
-                [gate.embedding for gate in attached.gates.values()]
-            )  # before rows are rescaled by them
+            broadcast_from_first([gate.embedding for gate in attached.gates.values()])  # rows are rescaled by them
             return
         for name, gate in attached.gates.items():
             self._draw_embedding(gate, None if first else self._embeddings_before[name])

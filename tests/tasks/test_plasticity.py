@@ -199,6 +199,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     resumed = fh.load(cnn(), tmp_path / "run")
     resumed.model.train()
     with resumed.task("b", resume=True) as again:
+        again.anneal(1, 1000)  # a soft mask of this scale would not be hard
+        assert all(set(gate.soft_mask().tolist()) <= {0.0, 1.0} for gate in resumed._attached.gates.values())
         fresh = again.protect(torch.optim.AdamW(resumed.parameter_groups(lr=1e-3, weight_decay=0.1)))
         resumed.restore(tmp_path / "run", {"optimizer": fresh})
         for x, y in again.batches(data("cnn", 1), start=2):
