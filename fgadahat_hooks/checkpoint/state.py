@@ -49,13 +49,13 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "layers": [{"name": name, "units": layer.units} for name, layer in attached.graph.layers.items()],
         "num_classes": attached.num_classes,
         "initial": dict(attached.initial),
-        "row_norms": dict(attached.row_norms),
         "tasks": [{"id": task, **_shallow(record)} for task, record in finished.records.items()],
         "summed_importance": dict(finished.summed_importance),
         "frozen": list(finished.frozen),
         "callbacks": callbacks,
         "running": None if running is None else _without_callbacks(running),
         **dump_paths(sequence),
+        **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
     }
 
 
@@ -77,9 +77,10 @@ def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
 
 
 def _without_callbacks(running: InterruptedTask) -> dict[str, Any]:
-    """Return the fields of a running task but its callbacks' states; inputs that are not plain data are left out."""
-    parts = {name: part for name, part in _shallow(running).items() if name != "callbacks"}
-    return {**parts, "inputs": None if any(True for _ in _not_plain(running.inputs)) else running.inputs}
+    """Return the fields of a running task but its callbacks' states, and inputs only where there are plain ones."""
+    parts = {name: part for name, part in _shallow(running).items() if name not in ("callbacks", "inputs")}
+    plain = running.inputs and next(_not_plain(running.inputs), None) is None
+    return {**parts, "inputs": running.inputs} if plain else parts
 
 
 def _check_callback_states(states: Mapping[str, Any]) -> None:

@@ -25,9 +25,12 @@ def norms_to_measure(attached: AttachedModel, first: bool) -> list[nn.Module]:
     frozen = spec.norms == "freeze" and not first
     if spec.plasticity.norm_statistics == "running" or spec.norms == "share" or frozen:
         return []
-    owners = {p.owner for p in attached.policies if p.role == "norm" and p.name.endswith("running_mean")}
-    modules = [attached.model.get_submodule(owner) for owner in owners]
-    return [m for m in modules if hasattr(m, "momentum") and hasattr(m, "reset_running_stats")]
+    owners = dict.fromkeys(p.owner for p in attached.policies if p.name.endswith("running_mean"))
+    return [norm for norm in map(attached.model.get_submodule, owners) if _can_be_reset(norm)]
+
+
+def _can_be_reset(norm: nn.Module) -> bool:
+    return hasattr(norm, "momentum") and hasattr(norm, "reset_running_stats")
 
 
 def measure_norm_statistics(sequence: TaskSequence, inputs: RecentInputs) -> None:
