@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -36,15 +37,28 @@ class LearningRates:
         self._shares = _by_parameter(attached, open_shares(attached, state))
         self._stds = _weight_stds(attached)
         self._heads = _head_inputs(attached)
+        self._warned: set[str] = set()
         self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
 
     def enter(self, optimizer: Optimizer) -> None:
         """Split the groups for a step that begins."""
         self.leave(optimizer)  # a step before this one may have raised
-        if isinstance(optimizer, ADAM_LIKE):
+        if not isinstance(optimizer, ADAM_LIKE):
+            self._warn_once(optimizer)
+        else:
             own = optimizer.param_groups
             self._own[optimizer] = own
             optimizer.param_groups = [part for group in own for part in self._split(group)]
+
+    def _warn_once(self, optimizer: Optimizer) -> None:
+        name = type(optimizer).__name__
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(
+                f"{name} keeps its learning rates: plasticity.learning_rates 'by_share' acts on Adam, AdamW, Adamax, "
+                "NAdam and RAdam alone. Use one of them, or set it to 'as_given'.",
+                stacklevel=2,
+            )
 
     def leave(self, optimizer: Optimizer) -> None:
         """Restore the groups."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -84,5 +84,5 @@ def test_attach_and_training_call_downwards() -> None:
     found, session = calls_upward(lambda: fh.attach(model, fh.preset("fg_adahat"), x))
     assert found == WHILE_ATTACHING
     for name in ("birds", "cars"):
-        found, _ = calls_upward(lambda name=name: learn(session, name, x, y))  # type: ignore[misc]
+        found, _ = calls_upward(partial(learn, session, name, x, y))
         assert found == WHILE_TRAINING
