@@ -106,6 +106,9 @@ class TaskCallback(TrainerCallback):
         optimizer, loader = _inner_optimizer(kwargs["optimizer"]), kwargs["train_dataloader"]
         self._move_embeddings_to_own_group(optimizer, kwargs["lr_scheduler"], args)
         self._task.protect(optimizer)
+        whole_epochs = args.max_steps <= 0 and float(args.num_train_epochs).is_integer()
+        length = {"epochs": int(args.num_train_epochs)} if whole_epochs else {"steps": state.max_steps}
+        self._task.tell_length(**length)
         self._accumulate = args.gradient_accumulation_steps
         self._batches_per_epoch = len(loader) if has_length(loader) else args.max_steps * self._accumulate
         if self._args is None:

@@ -50,7 +50,7 @@ def step_of(problem: Problem, measure: str) -> Callable[[], None]:
     """Return a training step with a measure, or the plain one."""
     if measure == "plain":
         return plain(problem, "sgd")
-    spec = {"importance": {"type": measure}, "adjustment": fh.preset("fg_adahat").adjustment.model_dump()}
+    spec = {"importance": {"type": measure}, "adjustment": fh.preset("fg_adahat", tasks=5).adjustment.model_dump()}
     step: Callable[[], None] = gated(problem, "sgd", spec, regularize=True)
     return step
 

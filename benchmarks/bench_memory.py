@@ -64,7 +64,7 @@ def main() -> None:
         torch.manual_seed(0)
         model = make()
         total = size(model.parameters())
-        session = fh.attach(model, fh.preset("fg_adahat"), torch.randn(2, 3, 32, 32))
+        session = fh.attach(model, fh.preset("fg_adahat", tasks=5), torch.randn(2, 3, 32, 32))
         learn(session, "first")
         before = session.state_dict()["tasks"][-1]["tensors"]
         learn(session, "second")

@@ -22,7 +22,7 @@ from torchvision.models import resnet18
 import fgadahat_hooks as fh
 from benchmarks.timing import medians
 
-FG = fh.preset("fg_adahat").adjustment
+FG = fh.preset("fg_adahat", tasks=5).adjustment
 MEASURE = "input_weight_abs_sum"
 
 

@@ -59,7 +59,8 @@ def main() -> None:
     model: nn.Module = VisionTransformer(
         img_size=8, patch_size=2, in_chans=1, num_classes=3, embed_dim=64, depth=2, num_heads=4, mlp_ratio=2.0
     )
-    session = fh.attach(model, fh.preset("hat"), example_inputs=torch.zeros(2, 1, 8, 8))  # before anything is prepared
+    spec = fh.preset("hat", tasks=len(TASKS))
+    session = fh.attach(model, spec, example_inputs=torch.zeros(2, 1, 8, 8))  # before anything is prepared
 
     learnt: dict[str, tuple[Tensor, Tensor]] = {}
     for name, classes in list(TASKS.items())[: options.tasks]:

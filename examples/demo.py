@@ -200,8 +200,8 @@ def main() -> None:
     start = time.perf_counter()
     methods: dict[str, Callable[[list[TaskData], int, Callable[[], None]], Result]] = {
         "fine-tuning": fine_tune,
-        "hard HAT": lambda *a: with_gates(fh.preset("hat"), *a),
-        "FG-AdaHAT": lambda *a: with_gates(fh.preset("fg_adahat"), *a),
+        "hard HAT": lambda *a: with_gates(fh.preset("hat", tasks=len(TASKS)), *a),
+        "FG-AdaHAT": lambda *a: with_gates(fh.preset("fg_adahat", tasks=len(TASKS)), *a),
     }
     columns = (TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn())
     results = {}

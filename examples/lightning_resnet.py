@@ -106,7 +106,8 @@ def main() -> None:
 
     pl.seed_everything(0, verbose=False)
     module = Classifier()
-    session = fh.attach(module, fh.preset(options.preset), example_inputs=torch.zeros(2, 3, 24, 24), callbacks=[])
+    spec = fh.preset(options.preset, tasks=len(TASKS))
+    session = fh.attach(module, spec, example_inputs=torch.zeros(2, 3, 24, 24), callbacks=[])
 
     names, learnt = list(TASKS)[: options.tasks], {}
     for name in names:

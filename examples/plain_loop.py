@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.manual_seed(0)
     model = Net()
-    session = fh.attach(model, fh.preset("hat"), example_inputs=torch.zeros(1, 1, 8, 8))
+    session = fh.attach(model, fh.preset("hat", tasks=len(TASKS)), example_inputs=torch.zeros(1, 1, 8, 8))
     print(session.plan, end="\n\n")
 
     first: Tensor | None = None

@@ -88,7 +88,8 @@ def main() -> None:
     rank = dist.get_rank()
     device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(rank)  # processes may have different seeds
-    session = fh.attach(network().to(device), fh.preset("hat"), example_inputs=torch.zeros(2, 1, 8, 8, device=device))
+    spec = fh.preset("hat", tasks=len(TASKS))
+    session = fh.attach(network().to(device), spec, example_inputs=torch.zeros(2, 1, 8, 8, device=device))
 
     names = list(TASKS)[: options.tasks]
     learnt = {}

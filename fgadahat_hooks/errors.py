@@ -33,6 +33,8 @@ FgadahatError
 ├── ExportError (RuntimeError)            a task cannot be exported as it is
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
 └── MissingDependencyError (ImportError)  an optional package is not installed
+
+LearningWarning (UserWarning)             a task has too little room, or may not have learnt
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ from typing import NamedTuple
 
 class FgadahatError(Exception):
     """Base of all errors raised on purpose by this library."""
+
+
+class LearningWarning(UserWarning):
+    """A task has too little room to learn in, or ended without having learnt what it could; names the remedy."""
 
 
 class Problem(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,7 +21,9 @@ from fgadahat_hooks.adapters.lightning.checks import (
     state_dict_prefix,
 )
 from fgadahat_hooks.adapters.lightning.evaluation import EvaluationTasks
+from fgadahat_hooks.adapters.lightning.fit_length import length_of_fit
 from fgadahat_hooks.adapters.lightning.gate_groups import GateGroups
+from fgadahat_hooks.adapters.lightning.interrupted_state import InterruptedState
 from fgadahat_hooks.adapters.lightning.loss import add_to_gradients, add_to_loss
 from fgadahat_hooks.adapters.lightning.plot_images import check_plot_logger, log_plots
 from fgadahat_hooks.adapters.lightning.scalars import ScalarLogger
@@ -83,7 +84,7 @@ class TaskCallback(Callback):
         self._running: fh.Task | None = None
         self._groups: list[GateGroups] = []
         self._scalars = ScalarLogger()
-        self._interrupted_state: _InterruptedState | None = None
+        self._interrupted_state: InterruptedState | None = None
 
     # ---------------------------------------------------------------- begin
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -129,6 +130,11 @@ class TaskCallback(Callback):
             groups.hide_from_schedulers(schedulers)
             task.protect(optimizer, single_closure=not isinstance(optimizer, LBFGS))
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the task how long it will be."""
+        if self._running is not None:
+            self._running.tell_length(**length_of_fit(trainer, self._num_batches is None))
+
     def _required_task(self) -> str | int:
         if self.task is None:
             raise BadCallError('Expected a task to fit. Pass TaskCallback(session, task="...").')
@@ -171,10 +177,10 @@ class TaskCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End the batch, and log scalars."""
-        if self._running is not None:
-            self._running.end_batch()
+        if (task := self._running) is not None:
+            task.end_batch()
             if self._log:
-                self._scalars.log(trainer, self.session, self._running)
+                self._scalars.log(trainer, self.session, task)
 
     # ---------------------------------------------------------------- end
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -191,7 +197,7 @@ class TaskCallback(Callback):
         """Roll the task back; checkpoints written after this still hold it."""
         self._evaluation.leave()
         if self._running is not None:
-            self._interrupted_state = _InterruptedState.of(self.session, state_dict_prefix(pl_module, self.session))
+            self._interrupted_state = InterruptedState.of(self.session, state_dict_prefix(pl_module, self.session))
         self._end(keep=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -201,10 +207,10 @@ class TaskCallback(Callback):
 
     def _end(self, keep: bool) -> bool:
         """Leave a running task, finished if `keep` or else rolled back; return whether one was finished."""
-        task, prepared, groups = self._running, self._prepared, self._groups
-        self._running, self._prepared, self._groups = None, None, []
-        for group in groups:
+        task, prepared = self._running, self._prepared
+        for group in self._groups:
             group.close()
+        self._running, self._prepared, self._groups = None, None, []
         if prepared is not None:
             prepared.drop()
         if task is not None:
@@ -278,19 +284,3 @@ class TaskCallback(Callback):
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the model's state before the evaluation."""
         self._evaluation.leave()
-
-
-@dataclass(frozen=True)
-class _InterruptedState:
-    """A task at an exception: the session's state, and the model's values that the rollback replaces."""
-
-    state: dict[str, Any]
-    values: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, session: fh.Session, prefix: str) -> _InterruptedState | None:
-        if not session.traced:
-            return None
-        state, model = session.state_dict(), session.model.state_dict()
-        names = [*state["running"]["tensors"], *(n for n in model if n.endswith(".hat_gate.embedding"))]
-        return cls(state, {f"{prefix}{name}": model[name].clone() for name in names if name in model})

@@ -49,7 +49,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "layers": [{"name": name, "units": layer.units} for name, layer in attached.graph.layers.items()],
         "num_classes": attached.num_classes,
         "initial": dict(attached.initial),
-        "tasks": [{"id": task, **_shallow(record)} for task, record in finished.records.items()],
+        "tasks": [{"id": task, **_task(record)} for task, record in finished.records.items()],
         "summed_importance": dict(finished.summed_importance),
         "frozen": list(finished.frozen),
         "callbacks": callbacks,
@@ -70,6 +70,11 @@ def _spec(sequence: TaskSequence) -> dict[str, Any]:
         ) from None
 
 
+def _task(record: TaskRecord) -> dict[str, Any]:
+    """Return the fields of a finished task; notes and reuse only where there are some."""
+    return {k: v for k, v in _shallow(record).items() if v or k not in ("notes", "reuse")}
+
+
 def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
     """Return the fields of a record; its tensors are not copied, so that a file holds each of them once."""
     parts = {f.name: getattr(record, f.name) for f in fields(record)}
@@ -77,8 +82,10 @@ def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
 
 
 def _without_callbacks(running: InterruptedTask) -> dict[str, Any]:
-    """Return the fields of a running task but its callbacks' states, and inputs only where there are plain ones."""
+    """Return the fields of a running task but its callbacks' states; those that may be left out only where needed."""
+    optional = {"length": {}, "travel": 0.0}
     parts = {name: part for name, part in _shallow(running).items() if name not in ("callbacks", "inputs")}
+    parts = {name: part for name, part in parts.items() if name not in optional or part != optional[name]}
     plain = running.inputs and next(_not_plain(running.inputs), None) is None
     return {**parts, "inputs": running.inputs} if plain else parts
 

@@ -32,6 +32,8 @@ class _Task(_Part):
     tensors: _Tensors
     importance: _Tensors
     num_classes: _Classes
+    notes: list[str] = Field(default_factory=list)  # states of earlier releases have none
+    reuse: dict[str, float] = Field(default_factory=dict)  # nor these
 
 
 class _Running(_Part):
@@ -42,7 +44,9 @@ class _Running(_Part):
     steps: _Count
     tensors: _Tensors
     embeddings: _Tensors
-    inputs: list[dict[str, Any]] | None = None  # states of earlier releases have none
+    inputs: list[dict[str, Any]] | None = None  # nor these
+    length: dict[str, _Count] = Field(default_factory=dict)
+    travel: float | None = 0.0
 
 
 class _InputMap(_Part):

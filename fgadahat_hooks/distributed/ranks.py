@@ -24,6 +24,11 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_first_rank() -> bool:
+    """Return whether this is the only process, or the first of several."""
+    return not is_distributed() or dist.get_rank() == 0
+
+
 def mean_over_ranks(values: Tensor, samples: float, data: Any = None) -> Tensor:
     """Return the mean of a vector over the ranks, weighted by each rank's number of samples: one `all_reduce`.
 

@@ -39,7 +39,7 @@ class GateContext:
         scale: Annealed gate scale `s`, a 0-dim tensor, so that a change does not trigger recompilation.
         s_max: Largest scale.
         clamp_threshold: Bound of `|s e|` in the gradient compensation.
-        learns_masks: Whether the running task's masks are learnt; else they are hard from its first step.
+        learns_masks: Whether the running task's masks are being learnt; else they are fixed and hard.
         masks: Binary masks that mode USE applies, `(units,)` per layer.
         gates: All gates of the model.
         lock: Lets one thread at a time choose the task.
@@ -73,6 +73,12 @@ class GateContext:
             self._refresh(gate)
             cached = self._mask_cache[gate.name]
         return cached.value, cached.slope
+
+    def set_learning(self, learns_masks: bool) -> None:
+        """Let the running task's masks be learnt, or fix them as they are and make them hard."""
+        if learns_masks != self.learns_masks:
+            self.learns_masks = learns_masks
+            self.clear_mask_cache()
 
     def clear_mask_cache(self) -> None:
         """Discard the cached masks; needed after optimizers that bypass torch's version counter."""

@@ -27,12 +27,16 @@ class TaskRecord:
         tensors: Copies of the per-task tensors (heads, norms), by qualified name.
         importance: Importance of each layer's units for this task, `(units,)`; empty without an importance callback.
         num_classes: Number of outputs of the head, if the task set it.
+        notes: What a user should know of how the task went, a sentence each.
+        reuse: Of each layer that reads gated units, the share of its signal that comes from units of earlier tasks.
     """
 
     masks: dict[str, Tensor]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     importance: dict[str, Tensor] = field(default_factory=dict)
     num_classes: int | None = None
+    notes: list[str] = field(default_factory=list)
+    reuse: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +54,8 @@ class InterruptedTask:
         callbacks: State of each callback that has one, by its key.
         inputs: What the model was called with last, as `{"args": [...], "kwargs": {...}}`, the latest last; None if it
             is not plain data.
+        length: Length of the task and its place in it, as `TaskLength` has them; empty if the length is not known.
+        travel: Sum of the task embeddings' learning rates over the steps; None where a step is not bounded by it.
     """
 
     id: TaskId
@@ -61,6 +67,8 @@ class InterruptedTask:
     embeddings: dict[str, Tensor]
     callbacks: dict[str, dict[str, Any]]
     inputs: list[dict[str, Any]] | None = None
+    length: dict[str, int] = field(default_factory=dict)
+    travel: float | None = 0.0
 
 
 @dataclass

@@ -18,6 +18,7 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.protection.embedding_travel import EmbeddingTravel
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
 from fgadahat_hooks.protection.learning_rates import LearningRates
 from fgadahat_hooks.protection.nested_steps import NestedSteps, calling_frame
@@ -39,6 +40,7 @@ class ProtectedSteps:
         fresh: Parameters that this task starts anew: an optimizer kept from an earlier task loses its state of them.
         annealed: Whether the gate scale was ever set in the task.
         count: Number of real steps.
+        travel: How far the task embeddings can have moved.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class ProtectedSteps:
         self._in_closure: Optimizer | None = None
         self._skipped = False
         self.fresh: list[Tensor] = []
+        self._fixed: list[tuple[Tensor, Tensor]] | None = None
         self.annealed = False
         self.count = 0
+        self.travel = EmbeddingTravel(attached)
 
     def __contains__(self, optimizer: object) -> bool:
         """Return whether an optimizer is protected."""
@@ -169,8 +173,17 @@ class ProtectedSteps:
         self._announced.discard(optimizer)
         self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
         self._frozen.hide(optimizer_parameters(optimizer), closure)
+        if self._fixed is None:
+            self.travel.add(optimizer)
         if self._attached.spec.plasticity.learning_rates == "by_share":
             self._learning_rates().enter(optimizer)
+
+    def fix_masks(self) -> None:
+        """Fix the running task's masks as they are and make them hard, until the task ends."""
+        if self._fixed is None:
+            embeddings = [gate.embedding.detach() for gate in self._attached.gates.values()]
+            self._fixed = [(e, e.clone()) for e in embeddings]
+            self._attached.gate_context.set_learning(False)
 
     def _learning_rates(self) -> LearningRates:
         """Return the learning rates of this task; made at its first step, since the model is traced by then."""
@@ -205,7 +218,10 @@ class ProtectedSteps:
         """Bring the task embeddings that an optimizer has stepped back within their bounds."""
         bound = self._attached.spec.gates.embedding_clamp
         embeddings: list[Tensor] = [e for g in self._attached.gates.values() if id(e := g.embedding) in held]
-        if embeddings:
+        if self._fixed is not None:  # momentum of the learning phase would move them on
+            for embedding, value in self._fixed:
+                embedding.copy_(value)
+        elif embeddings:
             with torch.no_grad():
                 torch._foreach_clamp_min_(embeddings, -bound)
                 torch._foreach_clamp_max_(embeddings, bound)

@@ -18,6 +18,7 @@ from fgadahat_hooks.session.folder import SessionFolder
 from fgadahat_hooks.session.parameter_groups import make_parameter_groups
 from fgadahat_hooks.tasks.checks import interrupted_task
 from fgadahat_hooks.tasks.forgetting import ForgetReport, forget
+from fgadahat_hooks.tasks.length import TaskLength
 from fgadahat_hooks.tasks.mixed import using_each
 from fgadahat_hooks.tasks.task import Task
 from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
@@ -31,22 +32,35 @@ class Session(SessionFolder):
     """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
 
     # ---------------------------------------------------------------- tasks
-    def task(self, task: TaskId, num_classes: int | None = None, *, resume: bool = False) -> Task:
+    def task(
+        self,
+        task: TaskId,
+        num_classes: int | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        resume: bool = False,
+    ) -> Task:
         """Return a new task, to be used as `with session.task("birds") as task:`.
 
         Args:
             task: Any non-empty string or int that no finished task has.
             num_classes: Number of outputs of this task's head; as at attach when left out.
+            epochs: Number of epochs that the task will take. With it, or `steps`, gates that are learnt are annealed
+                over the whole task and then fixed (`gates.annealing`); else in each epoch anew.
+            steps: Number of optimizer steps that it will take, in place of `epochs`.
             resume: Resume the task that a loaded state is in the middle of: nothing is drawn or reset.
 
         Raises:
             NoTaskError: `resume` is asked for, and no task of that id was interrupted.
+            BadCallError: `epochs` and `steps` are both given, or one is not a whole number above 0.
         """
         self._attached.check_attached()
+        length = TaskLength(epochs, steps)
         if not resume:
-            return Task(self._sequence, task, num_classes)
+            return Task(self._sequence, task, num_classes, length=length)
         found = interrupted_task(self._sequence, task, num_classes)
-        return Task(self._sequence, task, found.num_classes, found)
+        return Task(self._sequence, task, found.num_classes, found, length)
 
     def add_callbacks(self, callbacks: Iterable[Callback]) -> None:
         """Add callbacks to those given to `attach`, in place of those that an earlier call added.

@@ -11,19 +11,14 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fgadahat_hooks.errors import Problem, SpecError
 from fgadahat_hooks.spec.base import (
     Block,
-    Count,
-    Flag,
     NamesOrNone,
     NonNegative,
-    Patterns,
     Portion,
-    Positive,
-    SomePatterns,
     to_dicts,
 )
 from fgadahat_hooks.spec.callback_specs import (
@@ -41,7 +36,8 @@ from fgadahat_hooks.spec.callback_specs import (
     SummationSpec,
 )
 from fgadahat_hooks.spec.errors import Expected, problems, short_repr, variants
-from fgadahat_hooks.spec.patterns import RULE
+from fgadahat_hooks.spec.gates_spec import GatesSpec
+from fgadahat_hooks.spec.plasticity_spec import PlasticitySpec
 
 __all__ = [
     "HAT",
@@ -67,90 +63,6 @@ __all__ = [
     "to_spec",
     "to_summation",
 ]
-
-
-class GatesSpec(Block):
-    """Which layers get gates, and how a gate behaves."""
-
-    targets: SomePatterns = Field(
-        default=("all",), description=f"Layers that get gates: a pattern or a list of patterns. {RULE}"
-    )
-    exclude: Patterns = Field(default=(), description=f"Layers left out of the targets. {RULE}")
-    position: Literal["auto", "output"] = Field(
-        default="auto",
-        description="Where the gate acts. 'auto': after the norm that follows the layer, where it is the layer's only "
-        "consumer and keeps its channels, else on the layer's output. 'output': always on the layer's output.",
-    )
-    s_max: Positive = Field(
-        default=400.0,
-        description="Largest gate scale s, reached on the last batch of each epoch; no unit. HAT Eq. 3, stable for 25 "
-        "to 800.",
-    )
-    annealing_power: Positive = Field(
-        default=1.0,
-        description="Exponent of a batch's place in its epoch, 0 to 1, as the gate scale rises to s_max; no unit. 1: "
-        "HAT Eq. 3. Above 1, this library's own addition, gates stay soft for longer.",
-    )
-    clamp_threshold: Positive = Field(
-        default=50.0,
-        description="Limit of |s e| when the embedding's gradient is compensated; no unit. HAT Sec. 2.5 and its code.",
-    )
-    embedding_clamp: Positive = Field(
-        default=6.0,
-        description="Limit of |e| of a task embedding, applied after each step; no unit. HAT Sec. 2.5 and its code.",
-    )
-    init: Literal["N01", "U-11", "U01", "U-10", "last"] = Field(
-        default="N01",
-        description="How a task embedding starts: standard normal, uniform in [-1, 1], [0, 1] or [-1, 0], or as the "
-        "last task left it. HAT uses 'N01'; the others are CLArena's `task_embedding_init_mode`.",
-    )
-    choose: Literal["learn", "share"] = Field(
-        default="learn",
-        description="How a task's units are chosen. 'learn': by training the task embeddings, HAT. 'share': each task "
-        "gets its part of the free units of every layer by lot, and all units that finished tasks use stay open to be "
-        "read; masks are hard from the first step, and nothing of them is learnt. This library's own addition.",
-    )
-    tasks: Count | None = Field(
-        default=None,
-        description="Number of tasks that 'choose: share' makes room for; no unit. More may come: they get the units "
-        "that are left.",
-    )
-
-    @model_validator(mode="after")
-    def _shares_need_tasks(self) -> GatesSpec:
-        if self.choose == "share" and self.tasks is None:
-            raise ValueError("expected `tasks`, the number of tasks to make room for, with choose: share.")
-        return self
-
-
-class PlasticitySpec(Block):
-    """What keeps the units that finished tasks left open to learning. This library's own additions."""
-
-    rescale: Flag = Field(
-        default=False,
-        description="Before a task, give the incoming weights of the units that are free, and those of the head, the "
-        "scale at attach over the root of the share of open inputs: a unit then gets the signal that it gets without "
-        "gates.",
-    )
-    learning_rates: Literal["as_given", "by_share"] = Field(
-        default="as_given",
-        description="'by_share': with Adam and its kin, a layer's learning rate is raised by the share of its inputs "
-        "that are open and the share of its units that the task can train. 'as_given': left as it is.",
-    )
-    norm_statistics: Literal["running", "measured"] = Field(
-        default="running",
-        description="Running statistics that a task's norms are stored with. 'measured': when the task ends, they are "
-        "averaged anew over its last batches under the hard mask that is served (at most 64 batches and 64 MiB of "
-        "inputs are kept for it). 'running': as training left them.",
-    )
-    max_factor: Positive = Field(
-        default=8.0, description="Limit of a learning rate's factor that comes from closed inputs alone; no unit."
-    )
-    max_step: Positive = Field(
-        default=0.1,
-        description="Limit of a raised learning rate, as a part of the standard deviation of the layer's weights at "
-        "attach; no unit.",
-    )
 
 
 class HeadsSpec(Block):

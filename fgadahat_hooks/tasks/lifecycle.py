@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from types import TracebackType
 from typing import Any, TypeVar
 
 from torch.optim import Optimizer
 
-from fgadahat_hooks.errors import NoTaskError
+from fgadahat_hooks.errors import LearningWarning, NoTaskError
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.steps import ProtectedSteps
 from fgadahat_hooks.tasks.checks import check_can_begin
+from fgadahat_hooks.tasks.learning_notes import Masks, few_free_units, notes_on_room, notes_on_training
+from fgadahat_hooks.tasks.length import Schedule, TaskLength
 from fgadahat_hooks.tasks.norm_statistics import measure_norm_statistics, norms_to_measure
-from fgadahat_hooks.tasks.recent_inputs import RecentInputs
+from fgadahat_hooks.tasks.outcome import MAX_FORWARDS, outcome_of
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.tasks.task_entry import TaskEntry
 from fgadahat_hooks.tasks.task_record import make_record
 
 AnyTask = TypeVar("AnyTask", bound="TaskLifecycle")
+
+MEASURED_FORWARDS = 64
+"""Over how many of its last forwards the statistics of a task's norms are averaged, at most."""
 
 
 class TaskLifecycle:
@@ -32,7 +39,12 @@ class TaskLifecycle:
     """
 
     def __init__(
-        self, sequence: TaskSequence, task: TaskId, num_classes: int | None, resume: InterruptedTask | None = None
+        self,
+        sequence: TaskSequence,
+        task: TaskId,
+        num_classes: int | None,
+        resume: InterruptedTask | None = None,
+        length: TaskLength | None = None,
     ) -> None:
         """Change nothing yet.
 
@@ -41,6 +53,7 @@ class TaskLifecycle:
             task: Id of the task.
             num_classes: Number of outputs of its head; as at attach when left out.
             resume: What an interrupted task left, to continue it.
+            length: How long the task will be, if that is known.
         """
         self.id = task
         self.hooks = HookSet()
@@ -51,7 +64,9 @@ class TaskLifecycle:
         self._entry = TaskEntry(sequence, num_classes)
         self._steps: ProtectedSteps | None = None
         self._context: TaskContext | None = None
-        self._inputs = RecentInputs()
+        self._recent = RecentForwards()
+        self._schedule = Schedule(self._attached.spec.gates, length or TaskLength())
+        self._warned: list[str] = []
         self._data: Any = None  # of the current batch, for a context that is made later
 
     # ---------------------------------------------------------------- begin
@@ -76,25 +91,33 @@ class TaskLifecycle:
         sequence, attached = self._sequence, self._attached
         self._entry.remember(self._resume)
         steps = ProtectedSteps(
-            attached, sequence.state, sequence.callbacks, self.context, sequence.retrace_pending, self.hooks
+            attached, sequence.state, sequence.callbacks, self.context, self._collect_forwards, self.hooks
         )
         steps.fresh = [] if self._resume else self._entry.enter()
         self._steps = steps
         attached.gate_context.mode = GateMode.TASK
+        attached.gate_context.set_learning(attached.spec.gates.choose == "learn")
         attached.gate_context.set_scale(attached.spec.gates.s_max)
         if attached.traced:
             self.context()
         if self._resume is not None:
             self._restore(steps, self._resume)
         if attached.traced:
-            self._keep_inputs()
+            self._keep_forwards()
+
+    def _collect_forwards(self) -> None:
+        """Take in what forwards left since the last step: new execution paths, and inputs of compiled code."""
+        self._sequence.retrace_pending()
+        self._recent.collect()
 
     def _restore(self, steps: ProtectedSteps, resume: InterruptedTask) -> None:
         """Restore what the interrupted task had gathered; its tensors are in the model."""
         self._attached.gate_context.set_scale(resume.scale)
-        steps.annealed, steps.count = resume.annealed, resume.steps
+        steps.annealed, steps.count, steps.travel.total = resume.annealed, resume.steps, resume.travel
         self._sequence.callbacks.load_state_dict(resume.callbacks)
-        self._inputs.load(resume.inputs)
+        self._recent.load(resume.inputs)
+        if resume.length and not self._schedule.length.known:
+            self._schedule.length = TaskLength(**resume.length, resumed=True)
         self._resume = None
 
     def prepare(self) -> None:
@@ -125,13 +148,32 @@ class TaskLifecycle:
             raise
         self._store(record, context)
         self._close()
+        self._warn(record.notes)
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
-        measure_norm_statistics(self._sequence, self._inputs)
+        self._collect_forwards()
+        failed = measure_norm_statistics(self._sequence, self._recent)
         context.record = make_record(self._attached, self._sequence.state, self.id, self._num_classes)
+        self._assess(context.record, failed)
         self._sequence.callbacks.call("on_task_end", context)
         return context.record, context
+
+    def _assess(self, record: TaskRecord, failed: str | None) -> None:
+        """Add to a task's record how it went."""
+        steps, attached, state = self._running_steps(), self._attached, self._sequence.state
+        outcome = outcome_of(self._sequence, self._recent)
+        record.reuse = outcome.reuse
+        record.notes = notes_on_room(attached, Masks.of(attached, state), state.finished)
+        unfinished = self._schedule.unfinished(steps.count)
+        record.notes += notes_on_training(attached, steps.travel.total, unfinished, failed, outcome)
+
+    def _warn(self, notes: list[str]) -> None:
+        """Warn of what is noted and was not said before."""
+        new = [note for note in notes if note not in self._warned]
+        self._warned += new
+        if new:
+            warnings.warn(f"Task {self.id!r}: " + " Also: ".join(new), LearningWarning, stacklevel=3)
 
     def _store(self, record: TaskRecord, context: TaskContext) -> None:
         state = self._sequence.state
@@ -159,7 +201,8 @@ class TaskLifecycle:
             self._context.hooks.close()
         self.hooks.close()
         self._entry.release()
-        self._inputs.calls.clear()
+        self._recent.clear()
+        self._attached.gate_context.set_learning(self._attached.spec.gates.choose == "learn")
         self._sequence.stop()
 
     # ---------------------------------------------------------------- while it runs
@@ -179,12 +222,15 @@ class TaskLifecycle:
         self._entry.remember_tensors()
         self._entry.rescale(fresh_head=True)
         self.context()
-        self._keep_inputs()
+        self._keep_forwards()
 
-    def _keep_inputs(self) -> None:
-        """Keep the inputs of training forwards where the end of the task needs them."""
-        if norms_to_measure(self._attached, self._sequence.state.finished == 0):
-            self._inputs.watch(self._attached, self.hooks)
+    def _keep_forwards(self) -> None:
+        """Keep the last training forwards for the end of the task; say at once if the task lacks units."""
+        attached, state = self._attached, self._sequence.state
+        measured = bool(norms_to_measure(attached, state.finished == 0))
+        most = MEASURED_FORWARDS if measured else MAX_FORWARDS
+        self._recent.watch(attached, self.hooks, most, copy=measured, data=lambda: self._data)
+        self._warn(few_free_units(attached, Masks.of(attached, state), state.finished))
 
     def protects(self, optimizer: Optimizer) -> bool:
         """Return whether an optimizer was protected in this task."""
@@ -199,8 +245,9 @@ class TaskLifecycle:
         steps, callbacks = self._running_steps(), self._sequence.callbacks.state_dict()
         progress = (self.scale, steps.annealed, steps.count)
         return InterruptedTask(
-            self.id, self._num_classes, *progress, *self._entry.before(), callbacks, self._inputs.dump()
-        )
+            self.id, self._num_classes, *progress, *self._entry.before(), callbacks,
+            self._recent.dump(), self._schedule.length.dump(), steps.travel.total,
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:

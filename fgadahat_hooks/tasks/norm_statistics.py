@@ -6,16 +6,18 @@ Evaluation uses the weights and the hard mask that the task ends with, so the st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from fgadahat_hooks.distributed.ranks import mean_over_ranks
+from fgadahat_hooks.distributed.ranks import is_first_rank
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.tasks.random_states import random_state, set_random_state
-from fgadahat_hooks.tasks.recent_inputs import RecentInputs
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -33,49 +35,74 @@ def _can_be_reset(norm: nn.Module) -> bool:
     return hasattr(norm, "momentum") and hasattr(norm, "reset_running_stats")
 
 
-def measure_norm_statistics(sequence: TaskSequence, inputs: RecentInputs) -> None:
+def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards) -> str | None:
     """Set running statistics to their averages over the task's last batches, under its hard mask.
 
-    Parameters, other buffers, modes and random numbers stay as they are. On several processes each measures its own
-    batches, and the averages over the ranks are taken.
+    Parameters, other buffers, modes and random numbers stay as they are. Of several processes the first one measures;
+    the others take over its buffers when the task is stored.
+
+    Returns:
+        Why the statistics could not be measured, None if they were or need not be.
     """
-    model = sequence.attached.model
-    norms = norms_to_measure(sequence.attached, sequence.state.finished == 0)
-    if not norms or not inputs.calls:
-        return
-    with sequence.using_running(), torch.no_grad(), _other_state_kept(model, norms), _averaging(norms):
-        for call in inputs.calls:
-            model(*call.args, **call.kwargs)
-    for norm in norms:
-        for name in ("running_mean", "running_var"):
-            value = norm.get_buffer(name)
-            value.copy_(mean_over_ranks(value, samples=len(inputs.calls)))
+    model, forwards = sequence.attached.model, [f for f in recent.forwards if f.unchanged]
+    norms = _trained(model, norms_to_measure(sequence.attached, sequence.state.finished == 0), forwards)
+    if not norms or not is_first_rank():
+        return None
+    running, averaging = sequence.using_running(), _averaging(norms)
+    with _restored_on_error(norms) as failed, running, torch.no_grad(), buffers_kept(model, norms), averaging:
+        for forward in forwards:
+            recent.set_modes(forward)
+            recent.run(model, forward)
+    return failed[0] if failed else None
+
+
+@contextmanager
+def _restored_on_error(norms: list[nn.Module]) -> Iterator[list[str]]:
+    """Run the block; if it raises, restore the norms' buffers, and add what it raised to the list."""
+    buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+    before, failed = [buffer.clone() for buffer in buffers], list[str]()
+    try:
+        yield failed
+    except Exception as error:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        failed.append(f"{type(error).__name__}: {error}")
+
+
+def _trained(model: nn.Module, norms: list[nn.Module], forwards: list[RecordedForward]) -> list[nn.Module]:
+    """Return those of the norms that were in training mode in some forward."""
+    names = {id(module): name for name, module in model.named_modules()}
+    return [n for n in norms if any(names[id(n)] not in forward.evaluating for forward in forwards)]
 
 
 @contextmanager
 def _averaging(norms: list[nn.Module]) -> Iterator[None]:
-    """Run the block with norms, in training mode, that average all their batches evenly from now on."""
-    before = [(norm, norm.training, getattr(norm, "momentum", None)) for norm in norms]
+    """Run the block with norms that average all their batches evenly from now on, each process its own."""
+    before = [(norm, getattr(norm, "momentum", None)) for norm in norms]
     counters = [norm.get_buffer("num_batches_tracked").clone() for norm in norms]
+    synchronised = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
     try:
         for norm in norms:
             norm.reset_running_stats()  # type: ignore[operator]
-            norm.training, norm.momentum = True, None  # type: ignore[assignment]
+            norm.momentum = None  # type: ignore[assignment]
+        for norm in synchronised:  # the other processes run no forward, so that it cannot wait for them
+            norm.__dict__["forward"] = partial(BatchNorm.forward, norm)
         yield
     finally:
-        for (norm, training, momentum), counter in zip(before, counters, strict=True):
-            norm.training, norm.momentum = training, momentum  # type: ignore[assignment]
+        for norm in synchronised:
+            norm.__dict__.pop("forward", None)
+        for (norm, momentum), counter in zip(before, counters, strict=True):
+            norm.momentum = momentum  # type: ignore[assignment]
             norm.get_buffer("num_batches_tracked").copy_(counter)
 
 
 @contextmanager
-def _other_state_kept(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
-    """Run the block in training mode; restore modes, random numbers and all buffers but those of the norms."""
+def buffers_kept(model: nn.Module, norms: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Run the block; restore modes, random numbers and all buffers but those of the norms."""
     own = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
     buffers: list[tuple[Tensor, Tensor]] = [(b, b.clone()) for b in model.buffers() if id(b) not in own]
     modes, numbers = [(module, module.training) for module in model.modules()], random_state()
     try:
-        model.train()
         yield
     finally:
         for module, training in modes:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fgadahat_hooks.functional.mask import anneal
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId
 from fgadahat_hooks.tasks.batches import batches
+from fgadahat_hooks.tasks.length import TaskLength
 from fgadahat_hooks.tasks.lifecycle import TaskLifecycle
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.tasks.sparsity_term import SparsityTerm
@@ -31,11 +31,30 @@ class Task(TaskLifecycle):
     """
 
     def __init__(
-        self, sequence: TaskSequence, task: TaskId, num_classes: int | None, resume: InterruptedTask | None = None
+        self,
+        sequence: TaskSequence,
+        task: TaskId,
+        num_classes: int | None,
+        resume: InterruptedTask | None = None,
+        length: TaskLength | None = None,
     ) -> None:
         """Change nothing yet; see `TaskLifecycle`."""
-        super().__init__(sequence, task, num_classes, resume)
+        super().__init__(sequence, task, num_classes, resume, length)
         self._term = SparsityTerm(sequence.attached)
+
+    def tell_length(self, *, epochs: int | None = None, steps: int | None = None) -> None:
+        """Tell how long the task will be, unless `session.task` was told; trainers call it when they begin.
+
+        Args:
+            epochs: Number of epochs.
+            steps: Number of optimizer steps.
+
+        Raises:
+            BadCallError: Both are given, or one is not a whole number above 0.
+        """
+        told = TaskLength(epochs, steps)
+        if not self._schedule.length.known:
+            self._schedule.length = told
 
     def protect(self, optimizer: AnyOptimizer, *, single_closure: bool = False) -> AnyOptimizer:
         """Protect finished tasks from an optimizer, and call the callbacks around its steps.
@@ -72,22 +91,27 @@ class Task(TaskLifecycle):
         self._running_steps().gradients_ready(optimizer)
 
     def anneal(self, batch: int, num_batches: int) -> float:
-        """Set and return the gate scale for a batch of an epoch (HAT Eq. 3).
+        """Set and return the gate scale for a batch of an epoch (HAT Eq. 3), or of the task (`gates.annealing`).
+
+        With `annealing: task` and a known length, the scale rises over the first part of the task; in the rest
+        (`gates.settle`) the mask is fixed and hard.
 
         Args:
             batch: Number of the batch in its epoch, counted from 1.
             num_batches: Number of batches of the epoch.
 
         Returns:
-            The scale `s`: `1/s_max` for the first batch, exactly `s_max` for the last.
+            The scale `s`: `1/s_max` for the first batch, exactly `s_max` at the end.
 
         Raises:
             NoTaskError: The task has ended.
             BadCallError: `batch` is not within 1 and `num_batches`.
         """
         steps, context = self._running_steps(), self._attached.gate_context
-        scale = anneal(batch, num_batches, context.s_max, self._attached.spec.gates.annealing_power)
+        scale = self._schedule.scale(batch, num_batches, steps.count)
         context.set_scale(scale)
+        if self._schedule.settled(num_batches, steps.count):
+            steps.fix_masks()
         steps.annealed = True
         return scale
 

@@ -87,7 +87,7 @@ class TaskEntry:
 
     def _set_embeddings(self, first: bool) -> None:
         attached = self._attached
-        if not attached.gate_context.learns_masks:
+        if attached.spec.gates.choose == "share":
             allot_units(attached, self._sequence.state)
             broadcast_from_first([gate.embedding for gate in attached.gates.values()])  # rows are rescaled by them
             return

@@ -23,6 +23,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "adjustment": {"mode": "fg_adahat", "intensity": 0.1},
         "importance": {"type": "input_weight_gradient_square_sum_x_activation_abs"},
     },
+    "preset": fh.preset("hat", tasks=2).model_dump(),
+    "epochs": {"gates": {"annealing": "epoch"}},
 }
 
 

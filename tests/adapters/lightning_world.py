@@ -184,7 +184,7 @@ def plain_fit(
     bf16: bool = False,
 ) -> Optimizer:
     """Train as the Trainer does, in a plain loop: the last step of an epoch may have fewer batches."""
-    with session.task(task_id, num_classes=classes) as task:
+    with session.task(task_id, num_classes=classes, epochs=epochs) as task:
         optimizer = task.protect(OPTIMIZERS[module._optimizer](_groups(session, module)))
         _of_their_own(optimizer)
         for _ in range(epochs):

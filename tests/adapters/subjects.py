@@ -22,7 +22,7 @@ from tests.adapters.subject_lightning import lightning
 def plain_loop(job: Job) -> None:
     """Train in a plain loop."""
     v, model, device = job.variant, job.model, job.device
-    with job.session.task(job.task, num_classes=CLASSES[job.task]) as task:
+    with job.session.task(job.task, num_classes=CLASSES[job.task], epochs=EPOCHS) as task:
         optimizer = task.protect(job.optimizer())
         scaler = torch.amp.GradScaler(device, enabled=v.scaled)
         for _ in range(EPOCHS):
@@ -54,7 +54,8 @@ def accelerate(job: Job) -> None:
     if by_hand:
         accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
         accelerator.scaler = torch.amp.GradScaler("cpu")
-    with accelerate_task(job.session, accelerator, job.task, num_classes=CLASSES[job.task]) as task:
+    classes = CLASSES[job.task]
+    with accelerate_task(job.session, accelerator, job.task, num_classes=classes, epochs=EPOCHS) as task:
         model, optimizer, loader = task.prepare(job.model, job.optimizer(), job.loader())
         for _ in range(EPOCHS):
             model.train()

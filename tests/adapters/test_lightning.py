@@ -382,7 +382,7 @@ class ByHand(Learner):
 
 
 def by_hand_in_a_plain_loop(session: fh.Session, module: ByHand, name: str, loader: Loader) -> None:
-    with session.task(name) as task:
+    with session.task(name, epochs=2) as task:
         body, head = module.configure_optimizers()
         gates = list(session.embeddings.values())
         own = [p for p in body.param_groups[0]["params"] if all(p is not g for g in gates)]

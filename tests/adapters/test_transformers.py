@@ -83,7 +83,7 @@ def test_a_step_trains_on_the_mean_loss_and_one_sparsity_term(tmp_path: Path, ac
     for by_hand in (True, False):
         session = attached()
         torch.manual_seed(1)
-        with session.task("a") as task:
+        with session.task("a", epochs=1) as task:
             optimizer = SGD(session.parameter_groups(lr=0.05, gate_lr=0.5))
             if by_hand:
                 _loop(session, task, optimizer, data, accumulate)

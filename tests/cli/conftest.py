@@ -67,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
     x, y = torch.randn(32, 8), torch.randint(0, 3, (32,))
-    session = fh.attach(model, fh.preset("hat"), x)
+    session = fh.attach(model, fh.preset("hat", tasks=3), x)
     session.save(folder / "none")
     for name in ("birds", 2, "cars [bold]"):
         with session.task(name) as task:

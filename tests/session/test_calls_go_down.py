@@ -81,7 +81,7 @@ def test_a_call_upwards_is_found() -> None:
 def test_attach_and_training_call_downwards() -> None:
     x, y = torch.randn(8, 1, 8, 8), torch.randint(0, 2, (8,))
     model = network()
-    found, session = calls_upward(lambda: fh.attach(model, fh.preset("fg_adahat"), x))
+    found, session = calls_upward(lambda: fh.attach(model, fh.preset("fg_adahat", tasks=3), x))
     assert found == WHILE_ATTACHING
     for name in ("birds", "cars"):
         found, _ = calls_upward(partial(learn, session, name, x, y))

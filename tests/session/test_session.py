@@ -213,7 +213,7 @@ def test_capacity_of_other_modes_falls_with_every_task(mode: str) -> None:
 
 def test_importance_is_there_when_a_callback_measured_it(session: fh.Session) -> None:
     assert session.importance("a") == session.summed_importance == {}
-    measured = fh.attach(Net(), fh.preset("fg_adahat"), batch(1)[0])
+    measured = fh.attach(Net(), fh.preset("fg_adahat", tasks=3), batch(1)[0])
     learn(measured, "a", [batch()] * 2, recipe("adamw"))
     importance = measured.importance("a")
     for name, mask in measured.masks("a").items():

@@ -87,6 +87,8 @@ def test_the_defaults() -> None:
             "position": "auto",
             "s_max": 400.0,
             "annealing_power": 1.0,
+            "annealing": "task",
+            "settle": 0.5,
             "clamp_threshold": 50.0,
             "embedding_clamp": 6.0,
             "init": "N01",
@@ -97,7 +99,7 @@ def test_the_defaults() -> None:
         "plasticity": {
             "rescale": False,
             "learning_rates": "as_given",
-            "norm_statistics": "running",
+            "norm_statistics": "measured",
             "max_factor": 8.0,
             "max_step": 0.1,
         },

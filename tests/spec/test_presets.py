@@ -26,7 +26,7 @@ def test_the_docstring_names_every_preset() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_a_valid_spec_of_its_mode(name: str) -> None:
-    spec = fh.preset(name)
+    spec = fh.preset(name, tasks=4)
     assert isinstance(spec, fh.AttachSpec)
     assert spec.adjustment.mode == name.removesuffix("_published")
     assert fh.AttachSpec.model_validate(spec.model_dump()) == spec
@@ -34,7 +34,7 @@ def test_a_preset_is_a_valid_spec_of_its_mode(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_learns_two_tasks(name: str) -> None:
-    session = fh.attach(mlp(4, 8, 3), fh.preset(name), torch.randn(2, 4, dtype=torch.float64))
+    session = fh.attach(mlp(4, 8, 3), fh.preset(name, tasks=4), torch.randn(2, 4, dtype=torch.float64))
     for task in ("a", "b"):
         learn(session, task, batches(4, 3))
     assert session.capacity() < 1
@@ -44,15 +44,18 @@ def test_a_preset_learns_two_tasks(name: str) -> None:
 def test_only_hat_never_forgets() -> None:
     model = mlp(4, 8, 3)
     example = torch.randn(2, 4, dtype=torch.float64)
-    assert [name for name in NAMES if not fh.plan(model, fh.preset(name), example).leaks] == ["hat", "hat_published"]
+    keeps = [name for name in NAMES if not fh.plan(model, fh.preset(name, tasks=4), example).leaks]
+    assert keeps == ["hat", "hat_published"]
 
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("tasks", [1, 3, 20])
 def test_own_presets_leave_room_for_the_expected_tasks(name: str, tasks: int) -> None:
     spec = fh.preset(name, tasks=tasks)
-    assert spec.regularization.budget == 1 / tasks
-    assert spec.gates.annealing_power == 2
+    assert (spec.gates.choose, spec.gates.tasks) == ("share", tasks)
+    assert spec.regularization.factor == 0
+    assert spec.plasticity.rescale
+    assert (spec.plasticity.learning_rates, spec.plasticity.norm_statistics) == ("by_share", "measured")
     assert getattr(spec.adjustment, "apply_to", "update") == "update"
 
 
@@ -61,15 +64,23 @@ def test_published_presets_use_none_of_our_additions(name: str) -> None:
     spec = fh.preset(name, tasks=3)
     assert spec == fh.preset(name)
     assert spec.regularization.budget == 0
-    assert spec.gates.annealing_power == 1
+    assert (spec.gates.choose, spec.gates.annealing, spec.gates.annealing_power) == ("learn", "epoch", 1)
+    assert (spec.plasticity.rescale, spec.plasticity.learning_rates) == (False, "as_given")
     assert name == "hat_published" or spec.adjustment.model_dump()["apply_to"] == "gradient"
 
 
-@pytest.mark.parametrize("tasks", [0, -1, 2.0, True, "ten", None])
+@pytest.mark.parametrize("tasks", [0, -1, 2.0, True, "ten"])
 def test_an_invalid_number_of_tasks_is_refused(tasks: Any) -> None:
     with pytest.raises(BadCallError) as caught:
         fh.preset("hat", tasks=tasks)
     assert str(caught.value) == f"Expected `tasks` to be a whole number > 0, but got {tasks!r}."
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_assumed_without_a_number_of_tasks_is_said(name: str) -> None:
+    with pytest.warns(UserWarning, match=rf"preset\('{name}'\) makes room for 10 tasks.*tasks=\.\.\.") as caught:
+        assert fh.preset(name) == fh.preset(name, tasks=10)
+    assert caught[0].filename == __file__
 
 
 def test_an_unknown_preset_gets_the_nearest() -> None:

@@ -63,7 +63,7 @@ def alike(one: Any, other: Any) -> bool:
 
 @pytest.mark.parametrize("preset", ["hat", "adahat", "fg_adahat"])
 def test_session_and_folder_give_the_same_summary(preset: str, tmp_path: Path) -> None:
-    session, capacities = learnt(fh.preset(preset))
+    session, capacities = learnt(fh.preset(preset, tasks=3))
     session.verify()
     session.save(tmp_path, extra={"accuracy": ROWS, "epoch": 3})
     live, read = summarize(session, ROWS), read_summary(tmp_path)
@@ -78,7 +78,7 @@ def test_session_and_folder_give_the_same_summary(preset: str, tmp_path: Path) -
 
 
 def test_unit_use_and_overlap_equal_the_metrics() -> None:
-    session, _ = learnt(fh.preset("hat"))
+    session, _ = learnt(fh.preset("hat", tasks=3))
     summary = summarize(session)
     overlap, use = MaskOverlap(), CumulativeMaskUse()
     overlap.update(session)
@@ -89,7 +89,7 @@ def test_unit_use_and_overlap_equal_the_metrics() -> None:
 
 
 def test_a_run_without_tasks(tmp_path: Path) -> None:
-    session, _ = learnt(fh.preset("hat"), ())
+    session, _ = learnt(fh.preset("hat", tasks=3), ())
     session.save(tmp_path)
     for summary in (summarize(session), read_summary(tmp_path)):
         assert summary.tasks == ()
@@ -98,7 +98,7 @@ def test_a_run_without_tasks(tmp_path: Path) -> None:
 
 
 def test_in_the_middle_of_a_task(tmp_path: Path) -> None:
-    session, capacities = learnt(fh.preset("hat"), ("a",))
+    session, capacities = learnt(fh.preset("hat", tasks=3), ("a",))
     with session.task("b") as task:
         optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
         for x, y in task.batches([(torch.randn(4, 8), torch.randint(0, 3, (4,)))]):
@@ -112,13 +112,13 @@ def test_in_the_middle_of_a_task(tmp_path: Path) -> None:
 
 
 def test_a_session_without_adjustment_has_all_of_its_capacity(tmp_path: Path) -> None:
-    session, _ = learnt(fh.preset("hat"), ("a", "b"), callbacks=[])
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a", "b"), callbacks=[])
     session.save(tmp_path)
     assert read_summary(tmp_path).capacity == {"a": 1.0, "b": 1.0}
 
 
 def test_without_a_summation_callback_only_the_last_capacity_is_known() -> None:
-    spec = fh.preset("fg_adahat")
+    spec = fh.preset("fg_adahat", tasks=3)
     session, capacities = learnt(spec, ("a", "b"))
     state = session.state_dict()
     alone = fh.attach(network(), spec, torch.randn(2, 8), callbacks=[fh.GradientAdjustCallback(spec.adjustment)])
@@ -127,7 +127,7 @@ def test_without_a_summation_callback_only_the_last_capacity_is_known() -> None:
 
 
 def test_the_capacity_of_a_task_learnt_again_is_computed_again() -> None:
-    session, _ = learnt(fh.preset("hat"), ("a", "b"))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a", "b"))
     before = summarize(session)
     session.forget("b", dry_run=False)
     assert summarize(session).capacity == {"a": before.capacity["a"]}
@@ -147,7 +147,7 @@ def test_a_summary_draws_no_random_numbers(tmp_path: Path) -> None:
 
 
 def test_a_loaded_session_keeps_its_proof(tmp_path: Path) -> None:
-    session, _ = learnt(fh.preset("hat"), ("a",))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a",))
     report = session.verify()
     session.save(tmp_path / "one")
     fh.load(network(), tmp_path / "one").save(tmp_path / "two")
@@ -155,7 +155,7 @@ def test_a_loaded_session_keeps_its_proof(tmp_path: Path) -> None:
 
 
 def test_a_proof_that_does_not_hold_any_more_is_not_shown() -> None:
-    session, _ = learnt(fh.preset("hat"), ("a", "b"))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a", "b"))
     report = session.verify()
     state = session.state_dict()
     assert summarize(session).verified == report
@@ -186,7 +186,7 @@ def test_a_folder_of_an_early_release() -> None:
 
 
 def test_damaged_metadata_is_reported(tmp_path: Path) -> None:
-    session, _ = learnt(fh.preset("hat"), ("a",))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a",))
     session.save(tmp_path)
     manifest = parse((tmp_path / "manifest.json").read_bytes())
     changed = manifest.model_copy(update={"about": {"plan": "none"}})
@@ -203,7 +203,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_a_session_that_is_not_traced() -> None:
     with pytest.raises(NoTaskError):
-        summarize(fh.attach(network(), fh.preset("hat")))
+        summarize(fh.attach(network(), fh.preset("hat", tasks=3)))
 
 
 # ------------------------------------------------------------------ accuracies
@@ -227,7 +227,7 @@ def metric() -> AccuracyMatrix:
     ids=lambda given: type(given).__name__,
 )
 def test_accuracies_in_any_form(given: Any) -> None:
-    session, _ = learnt(fh.preset("hat"), ("a", "b"))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a", "b"))
     found = summarize(session, given).accuracy
     assert found is not None
     torch.testing.assert_close(found, torch.tensor([[0.5, NAN], [1, 1]]).double(), equal_nan=True)
@@ -245,13 +245,13 @@ def test_accuracies_in_any_form(given: Any) -> None:
     ],
 )
 def test_invalid_accuracies_are_refused(given: Any, message: str) -> None:
-    session, _ = learnt(fh.preset("hat"), ("a", "b"))
+    session, _ = learnt(fh.preset("hat", tasks=3), ("a", "b"))
     with pytest.raises(BadCallError, match=message):
         summarize(session, given)
 
 
 def test_the_manifest_stays_json(tmp_path: Path) -> None:
-    session, _ = learnt(fh.preset("fg_adahat"), ("a",))
+    session, _ = learnt(fh.preset("fg_adahat", tasks=3), ("a",))
     session.save(tmp_path)
     about = json.loads((tmp_path / "manifest.json").read_text())["about"]
     assert [layer["name"] for layer in about["plan"]["layers"]] == ["0", "2"]

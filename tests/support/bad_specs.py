@@ -11,8 +11,8 @@ SPEC_KEYS = (
     "'adjustment'"
 )
 GATES_KEYS = (
-    "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'clamp_threshold', 'embedding_clamp', 'init', "
-    "'choose', 'tasks'"
+    "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'annealing', 'settle', 'clamp_threshold', "
+    "'embedding_clamp', 'init', 'choose', 'tasks'"
 )
 IMPORTANCE_KEYS = (
     "'type', 'params', 'gradient', 'every_n_steps', 'budget', 'max_samples', 'filter_unmasked', "

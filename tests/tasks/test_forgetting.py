@@ -119,7 +119,7 @@ def test_stored_bytes_are_those_that_go_away() -> None:
                 found |= {id(value): value for value in part.values()}
         return sum(value.numel() * value.element_size() for value in found.values())
 
-    session = learnt(fh.preset("fg_adahat"))
+    session = learnt(fh.preset("fg_adahat", tasks=3))
     before = held(session)
     report = session.forget("c", dry_run=False)
     assert report.stored_bytes == before - held(session) > 0
@@ -210,7 +210,7 @@ def test_importances_are_summed_as_if_the_others_alone_had_ended(strategy: str, 
 
 
 def test_forgetting_the_newest_task_is_as_if_it_had_never_been_learnt() -> None:
-    session = learnt(fh.preset("fg_adahat"), tasks="abc")
+    session = learnt(fh.preset("fg_adahat", tasks=3), tasks="abc")
     state, capacity = remembered(session), session.capacity()
     more(session, "d")
     session.forget("d", dry_run=False)
@@ -228,9 +228,9 @@ def test_soft_rates_count_the_others_alone() -> None:
 
 
 def test_a_session_that_has_forgotten_can_be_saved() -> None:
-    session = learnt(fh.preset("fg_adahat"))
+    session = learnt(fh.preset("fg_adahat", tasks=3))
     session.forget("a", dry_run=False)
-    other = fh.attach(Net(), fh.preset("fg_adahat"), PROBE[:1])
+    other = fh.attach(Net(), fh.preset("fg_adahat", tasks=3), PROBE[:1])
     other.load_state_dict(session.state_dict())
     for name, value in session.model.state_dict().items():
         if not name.startswith("head."):  # as large as the newest task's
@@ -272,7 +272,7 @@ def test_an_interrupted_task_must_end_first() -> None:
 
 
 def test_importances_that_nothing_can_sum_anew() -> None:
-    session = learnt(fh.preset("fg_adahat"), tasks="ab")
+    session = learnt(fh.preset("fg_adahat", tasks=3), tasks="ab")
     other = fh.attach(Net(), None, PROBE[:1], callbacks=[fh.GradientAdjustCallback({"mode": "hat"})])
     other.load_state_dict(session.state_dict())
     with pytest.raises(BadCallError, match="Expected a SummationCallback"):

@@ -62,7 +62,7 @@ class Spoil(AdamW):
 @pytest.mark.parametrize("num_classes", [None, 5])
 @pytest.mark.parametrize("spec", ["hat", "fg_adahat"])
 def test_an_exception_stores_nothing_and_restores_what_tasks_own(spec: str, num_classes: int | None) -> None:
-    session = fh.attach(Net(), fh.preset(spec), batch(1)[0])
+    session = fh.attach(Net(), fh.preset(spec, tasks=3), batch(1)[0])
     learn(session, "a", [batch()] * 3, recipe("adamw"))
     own = {p.name for p in session.plan.tensors if p.protection == "per_task"}
     before, masks, capacity = values(session), session.cumulative_mask, session.capacity()

@@ -1,0 +1,139 @@
+"""What a user should know of how a task went: whether it had room, and whether it learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fgadahat_hooks.functional.plasticity import task_share
+from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.tasks.outcome import Outcome
+
+SHOWN = 3
+FEW_SAMPLES = 32
+"""With fewer samples an accuracy says nothing."""
+FEWEST_TRAVEL = 1.5
+"""How far an embedding must be able to go to leave the draw from N(0, 1) that it begins with."""
+
+
+class Masks(NamedTuple):
+    """The masks of a task, and which units it could have had, by layer."""
+
+    task: dict[str, Tensor]
+    used_before: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, attached: AttachedModel, state: TaskState) -> Masks:
+        """Return those of the task that the gates have now; `state` has the tasks before."""
+        task = {name: gate.hard_mask().bool().cpu() for name, gate in attached.gates.items()}
+        return cls(task, {name: mask.cpu() for name, mask in state.cumulative_mask(attached.graph).items()})
+
+
+def notes_on_room(attached: AttachedModel, masks: Masks, finished: int) -> list[str]:
+    """Return what is wrong with the units that a task has."""
+    closed = [name for name, mask in masks.task.items() if not bool(mask.any())]
+    budget = attached.spec.regularization.budget
+    notes = [*_closed(closed), *few_free_units(attached, masks, finished)]
+    return [*notes, *_over_budget(masks, budget)] if budget > 0 else notes
+
+
+def few_free_units(attached: AttachedModel, masks: Masks, finished: int) -> list[str]:
+    """Return a note if a task that gets its units by share got fewer than that."""
+    gates = attached.spec.gates
+    return list(_few_free(masks, gates.tasks or 1, finished)) if gates.choose == "share" else []
+
+
+def _closed(names: list[str]) -> Iterator[str]:
+    if names:
+        yield (
+            f"{_layers(names)} no open unit: nothing passes. Lower `gate_lr`, or let masks be given by share "
+            "(gates.choose: share)."
+        )
+
+
+def _few_free(masks: Masks, tasks: int, finished: int) -> Iterator[str]:
+    new = {name: int((mask & ~masks.used_before[name]).sum()) for name, mask in masks.task.items()}
+    short = [name for name, count in new.items() if count < task_share(len(masks.task[name]), tasks, finished)]
+    if short:
+        none = sum(new[name] == 0 for name in short)
+        yield (
+            f"{_layers(short)} fewer free units than the task's share ({none} with none at all): room was made for "
+            f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), widen the "
+            "network, or forget a task."
+        )
+
+
+def _over_budget(masks: Masks, budget: float) -> Iterator[str]:
+    units = sum(len(mask) for mask in masks.task.values())
+    new = sum(int((mask & ~masks.used_before[name]).sum()) for name, mask in masks.task.items())
+    if new > 2 * budget * units:
+        yield (
+            f"it took {new / units:.0%} of all units, more than twice its budget of {budget:.0%}: later tasks will "
+            "lack them. Raise `gate_lr` or regularization.factor, or use gates.choose: share."
+        )
+
+
+def notes_on_training(
+    attached: AttachedModel, travel: float | None, unfinished: str, failed: str | None, outcome: Outcome
+) -> list[str]:
+    """Return what is wrong with how a task was trained, and with what it has learnt.
+
+    Args:
+        attached: The model.
+        travel: Sum of the embeddings' learning rates over the steps; None where a step is not bounded by it.
+        unfinished: How far a task came that ended before its length.
+        failed: Why the statistics of norms could not be measured anew.
+        outcome: The task on its last training batches.
+    """
+    notes = notes_on_travel(attached, travel)
+    if unfinished and attached.spec.gates.choose == "learn":
+        notes.append(f"it ended after {unfinished}: its gates were annealed for more. Pass its true length.")
+    if failed:
+        notes.append(
+            f"the statistics of its norms stay as training left them: running its last batches again raised {failed}."
+        )
+    return notes + notes_on_outcome(outcome)
+
+
+def notes_on_travel(attached: AttachedModel, travel: float | None) -> list[str]:
+    """Return a note if the task embeddings could not go far enough for a mask to be learnt.
+
+    Args:
+        attached: The model.
+        travel: Sum of the embeddings' learning rates over the steps; None where a step is not bounded by it.
+    """
+    if attached.spec.gates.choose != "learn" or travel is None or travel >= FEWEST_TRAVEL:
+        return []
+    return [
+        f"its embeddings could move by {travel:.2g} at most (learning rate times steps), less than {FEWEST_TRAVEL}: "
+        "its mask is nearly the random half that it began with. Raise `gate_lr`, or use gates.choose: share."
+    ]
+
+
+def notes_on_outcome(outcome: Outcome) -> list[str]:
+    """Return what is wrong with what a task has learnt."""
+    if outcome.failed:
+        return [f"what it learnt could not be checked: running its last batches again raised {outcome.failed}."]
+    if outcome.samples < FEW_SAMPLES or outcome.classes < 2:
+        return []
+    seen = f"on its last {outcome.samples} training samples, under the hard mask that is served"
+    if outcome.accuracy < outcome.most_frequent + min(0.1, 0.5 / outcome.classes):
+        return [
+            f"accuracy is {outcome.accuracy:.0%} {seen}, where the most frequent class alone gives "
+            f"{outcome.most_frequent:.0%}: the task is at chance. Train longer, or raise the learning rate."
+        ]
+    if outcome.training_loss is not None and outcome.loss > 2 * outcome.training_loss + 0.2:
+        return [
+            f"the loss is {outcome.loss:.2g} {seen}, and was {outcome.training_loss:.2g} in training: the task is "
+            "served worse than it was trained. Let the gates be hard for longer (session.task(..., epochs=...) or "
+            "gates.choose: share), and see that the loop calls the model itself."
+        ]
+    return []
+
+
+def _layers(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:SHOWN]) + (" and others" if len(names) > SHOWN else "")
+    return f"layer {shown} has" if len(names) == 1 else f"{len(names)} layers ({shown}) have"
