@@ -18,6 +18,8 @@ def run_data(summary: RunSummary) -> dict[str, Any]:
             "id": task,
             "capacity": summary.capacity.get(task),
             "used_so_far": used,
+            "notes": list(summary.notes.get(task, ())),
+            "reuse": summary.reuse.get(task, {}),
             "units": {layer: use[layer][task] for layer in summary.layers},
         }
         for task, used in zip(summary.tasks, summary.use_after(), strict=True)

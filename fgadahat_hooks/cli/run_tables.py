@@ -30,6 +30,9 @@ def print_run(summary: RunSummary) -> None:
         console.print(_layer_table(summary, bars))
         console.print(bars.legend, style="dim")
         console.print()
+    for task, notes in summary.notes.items():
+        for note in notes:
+            console.print(printable(f"Task {task!r}: {note}"), style="yellow", soft_wrap=True)
     if summary.interrupted is not None:
         text = (
             f"Task {summary.interrupted!r} is not finished: session.task({summary.interrupted!r}, resume=True) goes on."

@@ -34,6 +34,15 @@ def _share_of_any_task(run: RunSummary, layer: str) -> float:
     return float(masks.any(0).double().mean())
 
 
+def reuse_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
+    """Return the share of each task's signal that comes from earlier tasks' units, by the layer that reads it."""
+    known = dict.fromkeys(layer for shares in run.reuse.values() for layer in shares)
+    if len(names) < 2 or not known:
+        return None
+    values = [[run.reuse.get(task, {}).get(layer, math.nan) for task in run.tasks] for layer in known]
+    return HeatMap("Signal from earlier tasks' units in %", "read by", "task", list(known), names, values)
+
+
 def overlap_map(run: RunSummary, names: Sequence[str]) -> HeatMap | None:
     """Return the share of each task's units that each other task uses too."""
     if len(names) < 2 or not run.layers:

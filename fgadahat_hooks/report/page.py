@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fgadahat_hooks.report.charts import capacity_chart, importance_rows, learning_chart
 from fgadahat_hooks.report.formatting import break_at_dots, counted, number, percent, points
-from fgadahat_hooks.report.maps import accuracy_map, overlap_map, rate_map, use_map
+from fgadahat_hooks.report.maps import accuracy_map, overlap_map, rate_map, reuse_map, use_map
 from fgadahat_hooks.report.palette import LEVELS, css
 from fgadahat_hooks.report.plan_tables import plan_tables
 from fgadahat_hooks.report.tiles import tiles
@@ -37,6 +37,8 @@ def page(run: RunSummary) -> str:
         after_each=_after_each_task(run, names),
         use=use_map(run, names),
         overlap=overlap_map(run, names),
+        reuse=reuse_map(run, names),
+        notes=[(name, note) for name, task in zip(names, run.tasks, strict=True) for note in run.notes.get(task, ())],
         importance=importance_rows(run),
         rates=rate_map(run, names),
         plan=None if run.plan is None else plan_tables(run.plan),

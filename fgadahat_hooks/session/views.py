@@ -134,6 +134,30 @@ class SessionViews:
         """Return the importance of each layer's units for a finished task; empty without an importance callback."""
         return {name: value.clone() for name, value in self._sequence.state.record(task).importance.items()}
 
+    def notes(self, task: TaskId) -> tuple[str, ...]:
+        """Return what a user should know of how a finished task went, a sentence each; empty if all is well.
+
+        It names a task that had fewer free units than its share, a layer without open units, a task that is at chance
+        on its last training batches, and the remedy. A `LearningWarning` said the same when the task ended.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+        """
+        return tuple(self._sequence.state.record(task).notes)
+
+    def reuse(self, task: TaskId) -> dict[str, float]:
+        """Return which share of a finished task's signal comes from units of earlier tasks, 0 to 1 a layer.
+
+        Of each layer that reads gated units: input `i` brings `E|a_i| sum_r |W_ri|`, over the task's last training
+        batches and the rows `r` that the task trained (its own new units, or its head); the share is that of inputs fed
+        by units that an earlier task uses. Layers of which the task trained no row are left out. This library's own
+        measure.
+
+        Raises:
+            UnknownTaskError: No task of that id is finished.
+        """
+        return dict(self._sequence.state.record(task).reuse)
+
     @property
     def cumulative_mask(self) -> dict[str, Tensor]:
         """Which units any finished task uses, `(units,)` bool a layer."""

@@ -42,6 +42,8 @@ class RunSummary:
         summed_importance: The importances as the summation strategy summed them, `(units,)` a layer.
         capacity: Network capacity when each task had ended; None where it cannot be computed.
         rates: Mean adjustment rate of each gated weight and bias when each task had ended, by parameter name.
+        notes: What a user should know of how each task went, a sentence each.
+        reuse: Of each layer that reads gated units, the share of each task's signal that comes from earlier tasks.
         plan: What is gated where, and how every tensor is protected; None in folders of early releases.
         verified: What the last `session.verify` found; None if there was none.
         accuracy: `(tasks, tasks)` float64, accuracy on task j after learning task i, NaN where it was not measured;
@@ -60,6 +62,8 @@ class RunSummary:
     summed_importance: dict[str, Tensor] = field(default_factory=dict)
     capacity: dict[TaskId, float | None] = field(default_factory=dict)
     rates: dict[TaskId, dict[str, float]] = field(default_factory=dict)
+    notes: dict[TaskId, tuple[str, ...]] = field(default_factory=dict)
+    reuse: dict[TaskId, dict[str, float]] = field(default_factory=dict)
     plan: Plan | None = None
     verified: VerifyReport | None = None
     accuracy: Tensor | None = None
@@ -118,6 +122,8 @@ def summarize(session: Session, accuracy: Any = None) -> RunSummary:
         summed_importance=_on_cpu(session.summed_importance),
         capacity=capacity,
         rates=rates,
+        notes={task: session.notes(task) for task in tasks},
+        reuse={task: session.reuse(task) for task in tasks},
         plan=metadata.plan,
         verified=metadata.verified,
         accuracy=accuracy_matrix(accuracy, len(tasks)),
@@ -163,6 +169,8 @@ def read_summary(path: str | os.PathLike[str], accuracy: Any = None) -> RunSumma
         summed_importance=_on_cpu(state["summed_importance"]),
         capacity=capacity,
         rates=rates,
+        notes={task: tuple(record.get("notes", ())) for task, record in records.items()},
+        reuse={task: dict(record.get("reuse", {})) for task, record in records.items()},
         plan=metadata.plan,
         verified=metadata.verified,
         accuracy=accuracy_matrix(accuracy, len(tasks)),

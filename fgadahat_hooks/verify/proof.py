@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, LeakError
+from fgadahat_hooks.gates.task_state import TaskId
 from fgadahat_hooks.progress import Bar, progress
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.verify.noise import overwrite_free
@@ -48,10 +49,14 @@ def verify(
             scratch = scratch_copy(sequence)
         count = len(scratch.state.records) * 2
         with progress("verifying", count if optimizer is None else 2 * count + 2) as bar:
-            report = replace(overwrite_free(scratch, inputs, bar), by_choice=by_choice)
+            report = replace(overwrite_free(scratch, inputs, bar), by_choice=by_choice, notes=_notes(sequence))
             if report.leaks:
                 raise LeakError(f"{report}\nPolicies: {_shared_policies(sequence, report)}")
             return report if optimizer is None else _add_training(sequence, inputs, report, optimizer, steps, bar)
+
+
+def _notes(sequence: TaskSequence) -> tuple[tuple[TaskId, str], ...]:
+    return tuple((task, note) for task, record in sequence.state.records.items() for note in record.notes)
 
 
 def _validate(optimizer: Any, steps: Any) -> None:

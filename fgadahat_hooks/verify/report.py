@@ -50,6 +50,7 @@ class VerifyReport:
             The proof covers free elements; it does not cover elements that a soft mode moves a little.
         training: Result of the scratch tasks; None without an optimizer.
         policies: How each leaking tensor is protected, and why.
+        notes: Tasks that had too little room or may not have learnt, and why: bits are kept, whatever they are worth.
     """
 
     tasks: Tasks
@@ -59,6 +60,7 @@ class VerifyReport:
     by_choice: tuple[str, ...] = ()
     training: TrainingReport | None = None
     policies: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[tuple[TaskId, str], ...] = ()
 
     def __str__(self) -> str:
         """Return the report as text."""
@@ -81,7 +83,8 @@ class VerifyReport:
         proof = [f"Tasks {tasks}: logits bit-identical after {self.free:,} free elements were overwritten with noise."]
         proof += [] if self.training is None else self._training_lines(self.training)
         choices = ["But later tasks can still change them, because", *(f"  - {choice}" for choice in self.by_choice)]
-        return [*proof, *choices] if self.by_choice else proof
+        notes = [f"Note on task {task!r}: {note}" for task, note in self.notes]
+        return [*proof, *choices, *notes] if self.by_choice else [*proof, *notes]
 
     def _training_lines(self, training: TrainingReport) -> list[str]:
         changed = tuple(task for task in self.tasks if any(task in tasks for tasks in training.by_choice.values()))
