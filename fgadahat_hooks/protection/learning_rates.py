@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
+from fgadahat_hooks.errors import LearningWarning
 from fgadahat_hooks.functional.plasticity import head_learning_rate_factor, learning_rate_factor
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.open_shares import OpenShares, open_inputs, open_shares
@@ -57,6 +58,7 @@ class LearningRates:
             warnings.warn(
                 f"{name} keeps its learning rates: plasticity.learning_rates 'by_share' acts on Adam, AdamW, Adamax, "
                 "NAdam and RAdam alone. Use one of them, or set it to 'as_given'.",
+                LearningWarning,
                 stacklevel=2,
             )
 

@@ -38,6 +38,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+OWN_PRESETS = tuple(name for name in _PRESETS if not name.endswith("_published"))
 ASSUMED_TASKS = 10
 
 
@@ -72,7 +73,7 @@ def preset(name: str, *, tasks: int | None = None) -> AttachSpec:
     if tasks is not None and (not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1):
         raise BadCallError(f"Expected `tasks` to be a whole number > 0, but got {tasks!r}.")
     spec = dict(_PRESETS[name])
-    if not name.endswith("_published"):
+    if name in OWN_PRESETS:
         spec["gates"] = {"choose": "share", "tasks": _assumed(name) if tasks is None else tasks}
     return to_spec(spec)
 

@@ -153,7 +153,7 @@ class TaskLifecycle:
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
         self._collect_forwards()
-        failed = measure_norm_statistics(self._sequence, self._recent)
+        failed = measure_norm_statistics(self._sequence, self._recent, self.steps > 0)
         context.record = make_record(self._attached, self._sequence.state, self.id, self._num_classes)
         self._assess(context.record, failed)
         self._sequence.callbacks.call("on_task_end", context)
