@@ -19,6 +19,7 @@ ADAM_LIKE = (Adam, AdamW, Adamax, NAdam, RAdam)
 """Optimizers whose step is about the learning rate an entry, whatever the gradient's size."""
 
 Groups = list[dict[str, Any]]
+Parts = dict[float, list[Any]]
 
 
 class LearningRates:
@@ -39,6 +40,7 @@ class LearningRates:
         self._stds = _weight_stds(attached)
         self._heads = _head_inputs(attached)
         self._warned: set[str] = set()
+        self._known: dict[int, tuple[float, list[int], Parts]] = {}
         self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
 
     def enter(self, optimizer: Optimizer) -> None:
@@ -69,10 +71,19 @@ class LearningRates:
             optimizer.param_groups = own
 
     def _split(self, group: dict[str, Any]) -> Groups:
-        parts: dict[float, list[Any]] = {}
-        for parameter in group["params"]:
-            parts.setdefault(self.factor(id(parameter), float(group["lr"])), []).append(parameter)
+        parts = self._parts(group["params"], float(group["lr"]))
         return [{**group, "params": params, "lr": group["lr"] * factor} for factor, params in parts.items()]
+
+    def _parts(self, parameters: list[Any], lr: float) -> Parts:
+        """Return the parameters of a group by their factor; kept from step to step while they and the rate stay."""
+        key, ids = id(parameters), [id(parameter) for parameter in parameters]
+        known = self._known.get(key)
+        if known is None or known[:2] != (lr, ids):
+            parts: Parts = {}
+            for parameter in parameters:
+                parts.setdefault(self.factor(id(parameter), lr), []).append(parameter)
+            known = self._known[key] = (lr, ids, parts)
+        return known[2]
 
     def factor(self, parameter: int, lr: float) -> float:
         """Return by how much the learning rate of a parameter, given by its `id`, is multiplied."""
