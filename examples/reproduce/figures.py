@@ -38,6 +38,8 @@ def _figure(xlabel: str, ylabel: str) -> tuple[Any, Any]:
 def _accuracy(rows: Mapping[str, Row]) -> Any:
     figure, axes = _figure("tasks learnt", "average accuracy, %")
     for name, row in rows.items():
+        if row.earlier:
+            continue  # only the last average is kept of those
         tasks = len(next(iter(row.results.values()))["matrix"])
         if row.values("learning_accuracy"):
             means = [100 * sum(row.after(t)) / len(row.seeds) for t in range(1, tasks + 1)]
