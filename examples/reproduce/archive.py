@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from examples.reproduce.tables import Row
 def compact(rows: Mapping[str, Row]) -> dict[str, Any]:
     """Return of each method its recipe and, for each seed, the metrics and what the run proved."""
     return {name: _method(row) for name, row in rows.items()}
+
+
+def as_text(entries: Mapping[str, Any]) -> str:
+    """Return JSON with a line for each field; a list of numbers is one line."""
+    text = json.dumps(entries, indent=1)
+    return re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 
 
 def earlier(stream: str, folder: Path, made: Sequence[Result]) -> list[Result]:

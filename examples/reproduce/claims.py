@@ -146,12 +146,13 @@ def above_chance(chance: float) -> Callable[[Rows], tuple[str, bool]]:
 
 def near(points: float) -> Claim:
     """Return the aim that units by share stay near a network for each task."""
-    text = f"Aim: `hat_share` within {points:g} points of `independent`"
+    text = f"Aim: `hat_share` within {points:g} point{'' if points == 1 else 's'} of `independent`"
     return Claim(text, ("hat_share", "independent"), within(points))
 
 
 ABOVE_FROZEN = Claim("Aim: `hat_share` > `frozen`", ("hat_share", "frozen"), beats("hat_share", "frozen"))
 AIMS = {
+    "S": (ABOVE_FROZEN,),
     "A": (near(1.5), ABOVE_FROZEN),
     "B": (near(2.5), ABOVE_FROZEN),
     "C": (near(1.0), Claim("Aim: no task of `hat_share` at chance", ("hat_share",), above_chance(0.5), by_task=True)),

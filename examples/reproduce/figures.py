@@ -44,8 +44,7 @@ def _accuracy(rows: Mapping[str, Row]) -> Any:
         if row.values("learning_accuracy"):
             means = [100 * sum(row.after(t)) / len(row.seeds) for t in range(1, tasks + 1)]
             axes.plot(range(1, tasks + 1), means, label=name, linewidth=1)
-    axes.legend(fontsize=6, frameon=False)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def _capacity(rows: Mapping[str, Row]) -> Any:
@@ -56,7 +55,12 @@ def _capacity(rows: Mapping[str, Row]) -> Any:
             tasks = range(len(looks[0]))
             means = [100 * sum(look[t]["capacity"] for look in looks) / len(looks) for t in tasks]
             axes.plot([t + 1 for t in tasks], means, label=name, linewidth=1)
-    axes.legend(fontsize=6, frameon=False)
+    return _with_legend(figure, axes)
+
+
+def _with_legend(figure: Any, axes: Any) -> Any:
+    if axes.lines:
+        axes.legend(fontsize=6, frameon=False)
     return figure
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
-from examples.reproduce.archive import compact, earlier
+from examples.reproduce.archive import as_text, compact, earlier
 from examples.reproduce.claims import judged
 from examples.reproduce.run import Result
 from examples.reproduce.streams import STREAMS
@@ -29,7 +28,7 @@ def write(results: Sequence[Result], stream: str, folder: Path, *, keep: bool = 
     """
     rows = rows_of([*results, *(earlier(stream, folder, results) if keep else [])], stream)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stream}.json").write_text(json.dumps(compact(rows), indent=1) + "\n")
+    (folder / f"{stream}.json").write_text(as_text(compact(rows)))
     parts = [table(rows, REFERENCE), judged(rows, stream, split=STREAMS[stream].split)]
     try:
         from examples.reproduce.figures import draw_all

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from examples.reproduce.run import Result
 from examples.reproduce.statistics import Interval, interval, paired
 
+EARLIER = (
+    "° runs of an earlier version of this page: same settings, images and seeds; another machine and version of torch."
+)
 METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
 
 
@@ -106,10 +109,7 @@ def table(rows: Mapping[str, Row], against: str) -> str:
     ranked = sorted(rows.values(), key=lambda row: -(row.interval("average_accuracy") or interval([0.0])).mean)
     lines += [_line(row, rows.get(against)) for row in ranked]
     if any(row.earlier for row in ranked):
-        lines += [
-            "",
-            "° runs of an earlier version of this page: the same settings, images and seeds, another machine.",
-        ]
+        lines += ["", EARLIER]
     return "\n".join(lines) + "\n"
 
 
