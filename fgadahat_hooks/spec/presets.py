@@ -13,6 +13,7 @@ from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
 _OWN: Mapping[str, Any] = {
     "regularization": {"factor": 0.0},  # masks by share are not learnt, so that there is nothing to keep sparse
     "plasticity": {"rescale": True, "learning_rates": "by_share"},
+    "rest": "per_task",  # tables that only the first task trains hold all later ones back
 }
 _AS_PUBLISHED = {"s_max": 400.0, "annealing": "epoch"}
 _PUBLISHED: Mapping[str, Any] = {"gates": _AS_PUBLISHED, "regularization": {"factor": 0.1}}
