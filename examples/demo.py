@@ -158,11 +158,13 @@ def with_gates(spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Ca
 
 def in_words(units: int, used: int) -> str:
     """Return how much of the network hard HAT has used, and what that means for the next task."""
-    said = f"after {len(TASKS)} tasks {used:,} of {units:,} units are used and {units - used:,} are left."
+    said = f"after {len(TASKS)} tasks {used:,} of {units:,} units are used"
     if used < units:
-        return said
-    more = f"tasks={len(TASKS) + 1} in the preset makes room for one more."
-    return f"{said} A further task would read these, and learn with a head and norms of its own alone; {more}"
+        return f"{said}, and {units - used:,} are left for further tasks."
+    return (
+        f"{said}, as planned: the preset was told of {len(TASKS)} tasks. A further task would get no units of its own, "
+        f"and would read these with a head and norms of its own. tasks={len(TASKS) + 1} makes room for one more."
+    )
 
 
 def show(console: Console, results: dict[str, Result], seconds: float) -> None:
