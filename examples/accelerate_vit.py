@@ -66,14 +66,14 @@ def main() -> None:
     for name, classes in list(TASKS.items())[: options.tasks]:
         train, test = load(classes)
         with accelerate_task(session, accelerator, name, num_classes=len(classes)) as task:
-            optimizer = torch.optim.AdamW(session.parameter_groups(lr=5e-3, gate_lr=2e-2, weight_decay=0.05))
+            optimizer = torch.optim.AdamW(session.parameter_groups(lr=5e-3, weight_decay=0.05))
             loader = DataLoader(train, batch_size=16, shuffle=True)
             model, optimizer, loader = task.prepare(model, optimizer, loader)  # protects the optimizer
             for _ in range(options.epochs):
                 model.train()
-                for x, y in task.batches(loader):  # anneals the gates
+                for x, y in task.batches(loader):  # tells the gates where the loop is
                     with accelerator.accumulate(model):
-                        task.backward(F.cross_entropy(model(x), y))  # adds the sparsity term
+                        task.backward(F.cross_entropy(model(x), y))  # adds the sparsity term of learnt gates
                         task.clip_grad_norm_(model.parameters(), 1.0)
                         optimizer.step()
                         optimizer.zero_grad()

@@ -1,8 +1,9 @@
 """Your own callback: stop a task early, once its hard mask has stopped changing.
 
-While a task is learnt, its hard mask switches units on or off. The callback counts the units that change at each step;
-the loop queries it after each epoch, and ends the task when hardly any unit has changed. The counts are part of the
-session's state, so that they survive `session.save`. Learns three tasks of scikit-learn's digits.
+Gates are learnt here: while a task is trained, its hard mask switches units on or off. The callback counts the units
+that change at each step; the loop queries it after each epoch, and ends the task when hardly any unit has changed. The
+counts are part of the session's state, so that they survive `session.save`. Learns three tasks of scikit-learn's
+digits.
 
 Run it with `python examples/custom_callback.py` (a few seconds). It needs scikit-learn.
 """
@@ -123,8 +124,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     torch.manual_seed(0)
-    watch, spec = Settled(options.share), fh.preset("hat", tasks=len(TASKS))
-    protect = fh.GradientAdjustCallback(spec.adjustment)  # replaces the callbacks that the spec asks for
+    spec = {
+        "gates": {"choose": "learn", "annealing_power": 2.0},  # annealed in each epoch: no length is known beforehand
+        "regularization": {"budget": 1 / len(TASKS), "factor": 1.5},
+    }
+    watch, protect = Settled(options.share), fh.GradientAdjustCallback({"mode": "hat"})  # replace the spec's callbacks
     session = fh.attach(network(), spec, example_inputs=torch.zeros(2, 1, 8, 8), callbacks=[protect, watch])
     for name, classes in TASKS.items():
         epochs = learn(session, watch, name, options.epochs)

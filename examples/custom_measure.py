@@ -70,7 +70,7 @@ def learn(session: fh.Session, name: str, epochs: int) -> None:
     """Learn one task."""
     loader = DataLoader(load(TASKS[name])[0], batch_size=64, shuffle=True)
     with session.task(name, num_classes=len(TASKS[name])) as task:
-        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2)))
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3)))
         for _ in range(epochs):
             session.model.train()
             for images, labels in task.batches(loader):
@@ -94,11 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.manual_seed(0)
     model = network()
-    spec = {
-        "importance": {"type": "taylor", "params": {"power": 2.0}},  # the registered name, used like any other
-        "adjustment": {"mode": "fg_adahat", "intensity": 0.03, "aggregation": "min"},
-        "regularization": {"budget": 1 / len(TASKS), "factor": 1.5},
-    }
+    spec = fh.preset("fg_adahat", tasks=len(TASKS)).model_dump()
+    # The registered name, used like any other; not squared, since squares leave most units hardly protected.
+    spec["importance"] = {"type": "taylor", "params": {"power": 1.0}}
     session = fh.attach(model, spec, example_inputs=torch.zeros(2, 1, 8, 8))
     for name in TASKS:
         learn(session, name, options.epochs)

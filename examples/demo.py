@@ -2,7 +2,7 @@
 
 scikit-learn's handwritten digits (real scans, 1,797 of them, shipped with the package) come as five tasks of two
 classes each: 0 or 1, 2 or 3, ... The model is `torchvision.models.resnet18(weights=None)`. The optimizer is AdamW
-with weight decay in all three runs.
+with weight decay in all three runs. With gates, each task gets its share of every layer's units.
 
 Run it with `make demo`, or `python examples/demo.py`. What FG-AdaHAT did is then in `build/demo/report.html`, and its
 session in `build/demo/run`.
@@ -41,13 +41,13 @@ class Result:
 
     Attributes:
         after: `after[k][j]`, accuracy on task j after training task k.
-        capacity: Network capacity at the end, None where there is no such thing.
+        units: Number of gated units, and how many of them the tasks use at the end; None without gates.
         identical: Whether all earlier tasks' logits were bit-identical at the end.
         session: The session at the end, None without gates.
     """
 
     after: list[list[float]] = field(default_factory=list)
-    capacity: float | None = None
+    units: tuple[int, int] | None = None
     identical: bool | None = None
     session: fh.Session | None = None
 
@@ -134,7 +134,7 @@ def with_gates(spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Ca
     result, recorded = Result(), []
     for name, data in zip(NAMES, tasks, strict=True):
         with session.task(name, num_classes=2) as task:
-            optimizer = torch.optim.AdamW(session.parameter_groups(lr=1e-3, gate_lr=1e-2, weight_decay=0.05))
+            optimizer = torch.optim.AdamW(session.parameter_groups(lr=1e-3, weight_decay=0.05))
             task.protect(optimizer)
             for _ in range(epochs):
                 model.train()
@@ -150,9 +150,21 @@ def with_gates(spec: fh.AttachSpec, tasks: list[TaskData], epochs: int, tick: Ca
                 now.append(logits(model, test))
         result.after.append([accuracy(outputs, test) for outputs, test in zip(now, tasks, strict=False)])
         recorded.append(now[-1])
-    result.capacity, result.session = session.capacity(), session
+    masks = torch.cat(list(session.cumulative_mask.values()))
+    result.units, result.session = (masks.numel(), int(masks.sum())), session
     result.identical = all(torch.equal(a, b) for a, b in zip(recorded, now, strict=True))
     return result
+
+
+def in_words(units: int, used: int) -> str:
+    """Return how much of the network hard HAT has used, and what that means for the next task."""
+    said = f"after {len(TASKS)} tasks {used:,} of {units:,} units are used"
+    if used < units:
+        return f"{said}, and {units - used:,} are left for further tasks."
+    return (
+        f"{said}, as planned: the preset was told of {len(TASKS)} tasks. A further task would get no units of its own, "
+        f"and would read these with a head and norms of its own. tasks={len(TASKS) + 1} makes room for one more."
+    )
 
 
 def show(console: Console, results: dict[str, Result], seconds: float) -> None:
@@ -161,19 +173,21 @@ def show(console: Console, results: dict[str, Result], seconds: float) -> None:
     table.add_column("method")
     for name in NAMES:
         table.add_column(name, justify="center")
-    for name in ("average", "forgetting", "capacity used"):
+    for name in ("average", "forgetting", "units used"):
         table.add_column(name, justify="right")
     for method, r in results.items():
         cells = [f"{100 * r.after[j][j]:.0f} -> {100 * r.after[-1][j]:.0f} %" for j in range(len(NAMES))]
-        used = "-" if r.capacity is None else f"{100 * (1 - r.capacity):.0f} %"
+        used = "-" if r.units is None else f"{100 * r.units[1] / r.units[0]:.0f} %"
         table.add_row(method, *cells, f"{100 * r.average:.1f} %", f"{100 * r.forgetting:.1f} points", used)
     console.print(table)
     for method, r in results.items():
-        if r.identical is not None:
+        if r.units is not None:
             console.print(f"{method}: earlier tasks' logits bit-identical: {'yes' if r.identical else 'no'}")
+    if (units := results["hard HAT"].units) is not None:
+        console.print(f"hard HAT: {in_words(*units)}", highlight=False)
     console.print(
         "average: mean accuracy over all tasks at the end. forgetting: mean drop from a task's best accuracy. "
-        "capacity used: how much of the gated weights may no longer move freely.",
+        "units used: share of the gated units that any task uses.",
         style="dim",
     )
     console.print(f"Took {seconds:.0f} s.", style="dim")

@@ -47,7 +47,7 @@ def learn(epochs: int) -> fh.Session:
     for name, classes in TASKS.items():
         loader = DataLoader(load(classes)[0], batch_size=64, shuffle=True)
         with session.task(name, num_classes=len(classes)) as task:
-            optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2)))
+            optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3)))
             for _ in range(epochs):
                 for images, labels in task.batches(loader):
                     optimizer.zero_grad()

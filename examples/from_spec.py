@@ -51,7 +51,7 @@ def learn(session: fh.Session, name: str, epochs: int) -> None:
     """Learn one task."""
     loader = DataLoader(load(TASKS[name])[0], batch_size=32, shuffle=True)
     with session.task(name, num_classes=len(TASKS[name])) as task:
-        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2)))
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=2e-3)))
         for _ in range(epochs):
             session.model.train()
             for images, labels in task.batches(loader):

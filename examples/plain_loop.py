@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         x, y = load(classes)
         loader = DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True)
         with session.task(name, num_classes=len(classes)) as task:
-            optimizer = torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2, weight_decay=0.05))
+            optimizer = torch.optim.AdamW(session.parameter_groups(lr=2e-3, weight_decay=0.05))
             task.protect(optimizer)
             for _ in range(options.epochs):
                 model.train()

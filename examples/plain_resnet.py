@@ -46,9 +46,9 @@ def learn(session: fh.Session, name: str, epochs: int) -> None:
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
         for _ in range(epochs):
             model.train()
-            for images, labels in task.batches(loader):  # anneals the gates
+            for images, labels in task.batches(loader):  # tells the gates where the loop is
                 optimizer.zero_grad()
-                loss = F.cross_entropy(model(images), labels) + task.regularization()  # leave room for later tasks
+                loss = F.cross_entropy(model(images), labels) + task.regularization()  # 0 unless gates are learnt
                 loss.backward()
                 task.gradients_ready(optimizer)  # only if you clip: importance is measured on unclipped gradients
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -50,7 +50,7 @@ def learn(session: fh.Session, name: str, device: torch.device, epochs: int) -> 
     loader = DataLoader(data, batch_size=32, sampler=sampler)
     with session.task(name, num_classes=len(classes)) as task:
         model = DistributedDataParallel(session.model, [device] if device.type == "cuda" else None)
-        optimizer = torch.optim.AdamW(session.parameter_groups(lr=2e-3, gate_lr=2e-2, weight_decay=0.05))
+        optimizer = torch.optim.AdamW(session.parameter_groups(lr=2e-3, weight_decay=0.05))
         task.protect(optimizer)
         for epoch in range(epochs):
             sampler.set_epoch(epoch)

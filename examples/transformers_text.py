@@ -134,7 +134,7 @@ def learn(session: fh.Session, name: str, folder: str, epochs: float) -> None:
             session.model,
             settings(folder, epochs),
             train_dataset=Sentences(name, test=False),
-            callbacks=[TaskCallback(session, task)],  # the one additional line
+            callbacks=[TaskCallback(session, task, gate_lr=0.1)],  # the one additional line
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     set_seed(0)
     model = network()
     ids = torch.ones(2, LENGTH, dtype=torch.long)
-    spec = {
+    spec = {  # gates are learnt; the callback tells the task how long it is, and its second half has a hard mask
         "gates": {"targets": ["all", "all-embedding"], "annealing_power": 2.0},  # words are learnt by all tasks too
         "regularization": {"factor": 5.0, "budget": 1 / len(TASKS)},
         "adjustment": {"mode": "hat"},
