@@ -50,15 +50,18 @@ LIBRARY = Recipe(
 
 PLASTICITY = {"rescale": True, "learning_rates": "by_share", "norm_statistics": "measured"}
 
+BY_SHARE = {"gates": {"choose": "share", "tasks": 10}, "regularization": {"factor": 0.0}}
+
 # Units by share, today's presets.
 SHARE = Recipe(
-    lr=2e-3,
+    lr=5e-3,
     schedule="linear",
-    spec={
-        "gates": {"choose": "share", "tasks": 10},
-        "regularization": {"factor": 0.0},
-        "plasticity": PLASTICITY,
-    },
+    spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.2}, "rest": "per_task"},
+)
+
+# The same with half the limit of a raised learning rate, as the presets had it before.
+SMALL_STEP = Recipe(
+    lr=2e-3, schedule="linear", spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.1}}
 )
 
 GRADIENT = {"apply_to": "gradient"}
@@ -71,11 +74,13 @@ METHODS: dict[str, Recipe] = {
     "independent_narrow": Recipe("independent", lr=5e-3, width=0.1),
     "frozen": Recipe("frozen", lr=5e-2, schedule="linear"),
     "hat_share": SHARE.but(spec={"adjustment": {"mode": "hat"}}),
-    "hat_share_step": SHARE.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}, "plasticity": {"max_step": 0.2}}),
     "adahat_share": SHARE.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}}),
     "fg_icu_share": SHARE.but(spec=fg("icu", intensity=3e-2)),
-    "hat_share_norm": SHARE.but(norm=True, spec={"adjustment": {"mode": "hat"}}),
-    "hat_learnt_rates": LIBRARY.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}, "plasticity": PLASTICITY}),
+    "hat_share_small_step": SMALL_STEP.but(spec={"adjustment": {"mode": "hat"}}),
+    "hat_share_norm": SMALL_STEP.but(norm=True, spec={"adjustment": {"mode": "hat"}}),
+    "hat_learnt_rates": LIBRARY.but(
+        lr=5e-3, spec={"adjustment": {"mode": "hat"}, "plasticity": {**PLASTICITY, "max_step": 0.1}}
+    ),
     "hat_published": PUBLISHED.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_published": PUBLISHED.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-6, **GRADIENT}}),
     "fg_afi_published": PUBLISHED.but(spec=fg("afi", intensity=1.5e-7, base_linear=5.0, **GRADIENT)),
@@ -109,7 +114,7 @@ FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
         "adahat": {"spec": {"adjustment": {"intensity": 1e-8}}},
         "fg_icu": {"schedule": "constant"},
         "independent": {"lr": 5e-3},
-        **{name: {"lr": 5e-3} for name in ("hat_share", "adahat_share", "fg_icu_share")},
+        "hat_share_small_step": {"lr": 5e-3},
         "hat_preset": {"lr": 8e-3},
         "hat_room": {"lr": 8e-3, "spec": {"regularization": {"factor": 0.75}}},
         "fg_icu_room": {"spec": {"adjustment": {"intensity": 1e-3}}},
@@ -121,7 +126,7 @@ FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
 SEEDS = {"S": 5, "A": 5, "B": 5, "C": 5, "D": 1}
 """Seeds of a whole grid."""
 
-SHARES = ("hat_share", "adahat_share", "fg_icu_share", "hat_learnt_rates")
+SHARES = ("hat_share", "adahat_share", "fg_icu_share", "hat_share_small_step", "hat_learnt_rates")
 YARDSTICKS = ("frozen", "independent_narrow")
 WITH_NORMS = ("independent_norm", "hat_share_norm")
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")
@@ -131,7 +136,7 @@ UNDER_SGD = ("hat_sgd", "adahat_sgd", "fg_icu_sgd")
 CHOSEN: dict[str, Sequence[str]] = {
     "S": (*SHARES, *YARDSTICKS, *WITH_NORMS, *MAIN, *ROOM, *AS_PUBLISHED, *UNDER_SGD),
     "A": tuple(name for name in METHODS if name not in (*ROOM, *UNDER_SGD)),
-    "B": (*SHARES, "hat_share_step", *YARDSTICKS, *WITH_NORMS, *MAIN, *AS_PUBLISHED),
+    "B": (*SHARES, *YARDSTICKS, *WITH_NORMS, *MAIN, *AS_PUBLISHED),
     "C": (*SHARES, *YARDSTICKS, *MAIN),
     "D": (*SHARES, *MAIN[1:]),
 }

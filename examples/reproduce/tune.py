@@ -59,13 +59,13 @@ def with_values(base: Recipe, values: Mapping[str, Any]) -> Recipe:
 def trials(stream: str, method: str) -> list[Job]:
     """Return the runs of a method's tuning: eight on stream A, each of the four under two schedules; else four.
 
-    `hat_share` has eight more on A, with another limit of the factor of learning rates.
+    `hat_share_small_step` has eight more on A, with another limit of the factor of learning rates.
     """
     base = recipe(stream, method)
     values = dict(grid(base))
     if stream == "A":
         values["schedule"] = SCHEDULES if base.kind == "gates" and not base.by_share else ("constant", "linear")
-        if method == "hat_share":
+        if method == "hat_share_small_step":
             values["plasticity.max_factor"] = (8.0, 3.0)
     combinations = product(*values.values())
     recipes = [with_values(base, dict(zip(values, combination, strict=True))) for combination in combinations]
