@@ -71,7 +71,7 @@ def test_a_cell_is_learnt_kept_and_written() -> None:
     for how in (ALONE, *TINY.specs()):
         compute(Run(TINY, how), held_out=False)
     found = collect([TINY], held_out=False)
-    assert (found.runs, found.missing, found.failed) == (3, 0, [])
+    assert (found.runs, found.missing, found.failed) == (3, [], [])
     assert {row.spec for row in found.rows} == {"learnt masks", "by share"}
     text = page(found)
     assert "| mlp, digits | gap " in text
@@ -92,4 +92,4 @@ def test_a_run_that_fails_is_kept(tmp_path: Path) -> None:
     assert "NonFinite" in json.loads(file.read_text())["error"]
     found = collect([broken], held_out=False)
     assert len(found.failed) == 1
-    assert "NonFinite" in page(Found([], found.failed, 1, 0))
+    assert "NonFinite" in page(Found([], found.failed, 1, []))

@@ -20,6 +20,7 @@ def page(found: Found) -> str:
         variants=tables.variants_table(rows),
         failures=tables.failures_table(found),
         runs=f"{found.runs:,}",
-        missing=found.missing or "none",
+        missing=tables.missing(found),
+        without=tables.without_tasks(rows),
         worst=tables.worst_table(rows),
     )

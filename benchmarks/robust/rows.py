@@ -32,24 +32,28 @@ class Row(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The tasks that count, the runs that failed, and how many runs there are."""
+    """The tasks that count, the runs that failed, how many runs there are, and the kinds of those that are missing."""
 
     rows: list[Row]
     failed: list[tuple[Run, str]]
     runs: int
-    missing: int
+    missing: list[str]
 
 
 def collect(cells: Iterable[Cell], held_out: bool) -> Found:
     """Collect what is there of some cells."""
     rows: list[Row] = []
     failed: list[tuple[Run, str]] = []
-    runs = missing = 0
+    missing: list[str] = []
+    runs = 0
     for cell in cells:
         for run in (Run(cell, how) for how in (ALONE, *cell.specs())):
             made = result(run, held_out)
-            runs, missing = runs + (made is not None), missing + (made is None)
-            if made is not None and made.error:
+            if made is None:
+                missing.append(cell.kind)
+                continue
+            runs += 1
+            if made.error:
                 failed.append((run, made.error))
         rows += _rows(cell, held_out)
     return Found(rows, failed, runs, missing)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from benchmarks.robust.cells import MAIN, SPECS
+from benchmarks.robust.kinds import KINDS
 from benchmarks.robust.rows import Found, Row
 
 Belongs = Callable[[Row], bool]
@@ -103,8 +105,18 @@ def failures_table(found: Found) -> str:
     return "\n".join(lines)
 
 
+def missing(found: Found) -> str:
+    """Return how many runs are missing, by kind."""
+    return ", ".join(f"{count} of {kind}" for kind, count in Counter(found.missing).items()) or "none"
+
+
+def without_tasks(rows: list[Row]) -> str:
+    """Return the kinds of which no task counts."""
+    return "; ".join(kind for kind in KINDS if kind not in {row.cell.kind for row in rows}) or "none"
+
+
 def tables(found: Found) -> str:
     """Return all tables, for a terminal."""
     rows = found.rows
     parts = [kinds_table(rows), rates_table(rows), starts_table(rows), variants_table(rows), worst_table(rows)]
-    return "\n\n".join([*parts, "Failed: " + failures_table(found), f"{found.runs} runs, {found.missing} missing"])
+    return "\n\n".join([*parts, "Failed: " + failures_table(found), f"{found.runs} runs; missing: {missing(found)}"])
