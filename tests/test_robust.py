@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.robust import store
-from benchmarks.robust.cells import LEARNT, SPECS, TASKS, Cell, cells, spec
+from benchmarks.robust.cells import LEARNT, SHARE, SPECS, TASKS, Cell, cells
 from benchmarks.robust.data import Data
 from benchmarks.robust.kinds import KINDS, available
 from benchmarks.robust.learn import alone, build, in_a_row
@@ -18,6 +18,7 @@ from benchmarks.robust.rows import Found, collect
 from benchmarks.robust.store import ALONE, Run, compute
 from benchmarks.robust.text import VOCABULARY, packages
 from fgadahat_hooks.spec.attach_spec import to_spec
+from fgadahat_hooks.spec.presets import preset
 
 TINY = Cell("mlp, digits", "fresh", "adamw", 5e-3, 1, 7)
 
@@ -35,10 +36,13 @@ def test_each_run_is_in_the_grid_once() -> None:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_specs_are_valid_and_sgd_keeps_its_rates(name: str) -> None:
-    assert to_spec(spec(name, "adamw")).adjustment.mode == "hat"
-    assert to_spec(spec(name, "sgd")).plasticity.learning_rates == "as_given"
+def test_specs_are_valid(name: str) -> None:
+    assert to_spec(SPECS[name]).adjustment.mode == "hat"
     assert "tasks" not in LEARNT["gates"]
+
+
+def test_by_share_is_the_preset() -> None:
+    assert to_spec(SHARE) == preset("hat", tasks=TASKS)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if available(kind)])
@@ -82,7 +86,7 @@ def test_no_bit_is_lost_with_any_optimizer() -> None:
     cell = TINY._replace(optimizer="sgd", lr=0.1, seed=8)
     assert len(alone(cell, held_out=True).accuracies) == TASKS
     for each in (cell, TINY, TINY._replace(seed=8)):
-        assert in_a_row(each, spec("by share", each.optimizer), held_out=True).error == ""
+        assert in_a_row(each, SHARE, held_out=True).error == ""
 
 
 def test_a_run_that_fails_is_kept(tmp_path: Path) -> None:

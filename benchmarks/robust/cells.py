@@ -18,16 +18,19 @@ LEARNT: Mapping[str, Any] = {
 SHARE: Mapping[str, Any] = {
     "gates": {"choose": "share", "tasks": TASKS},
     "regularization": {"factor": 0.0},
-    "plasticity": {"rescale": True, "learning_rates": "by_share", "norm_statistics": "measured"},
+    "plasticity": {"rescale": True, "learning_rates": "by_share", "norm_statistics": "measured", "max_step": 0.2},
+    "rest": "per_task",
     "adjustment": {"mode": "hat"},
 }
-OPEN: Mapping[str, Any] = {**SHARE, "gates": {**SHARE["gates"], "targets": ["all", "all-embedding"]}}
-OWN: Mapping[str, Any] = {**SHARE, "rest": "per_task"}
+"""What `fgadahat_hooks.preset("hat", tasks=5)` is."""
+OPEN: Mapping[str, Any] = {**SHARE, "rest": "freeze", "gates": {**SHARE["gates"], "targets": ["all", "all-embedding"]}}
+FROZEN: Mapping[str, Any] = {**SHARE, "rest": "freeze"}
+UNSCALED: Mapping[str, Any] = {**SHARE, "plasticity": {**SHARE["plasticity"], "rescale": False}}
 
 MAIN = {"learnt masks": LEARNT, "by share": SHARE}
 """What every cell learns with."""
-VARIANTS = {"by share, embeddings gated": OPEN, "by share, rest per task": OWN}
-"""What models with embeddings or positions outside the gates learn with, too."""
+VARIANTS = {"by share, rest frozen": FROZEN, "by share, embeddings gated": OPEN, "by share, not rescaled": UNSCALED}
+"""What models with embeddings or positions outside the gates, or with pretrained weights, learn with, too."""
 SPECS = MAIN | VARIANTS
 
 TINY = ("mlp, digits", "mlp, permuted digits", "cnn, digits", "cnn+bn, digits", "depthwise, digits")
@@ -52,22 +55,15 @@ class Cell(NamedTuple):
 
     def specs(self) -> tuple[str, ...]:
         """Return the names of the specs that learn in it."""
+        if self.start != "fresh":
+            return (*MAIN, "by share, not rescaled")
         if self.kind.startswith("bert"):
-            return tuple(SPECS)
-        own = ("by share, rest per task",) if self.kind.startswith("vit") and self.start == "fresh" else ()
-        return (*MAIN, *own)
+            return (*MAIN, "by share, rest frozen", "by share, embeddings gated")
+        return (*MAIN, "by share, rest frozen") if self.kind.startswith("vit") else tuple(MAIN)
 
     def keeps_optimizer(self) -> bool:
         """Return whether one optimizer serves all tasks: SGD, and AdamW with an odd seed."""
         return self.optimizer == "sgd" or self.seed % 2 == 1
-
-
-def spec(name: str, optimizer: str) -> dict[str, Any]:
-    """Return a spec; by share, SGD keeps its learning rates, which the library would warn of."""
-    found = dict(SPECS[name])
-    if optimizer == "sgd" and "plasticity" in found:
-        found["plasticity"] = {**found["plasticity"], "learning_rates": "as_given"}
-    return found
 
 
 def cells(first: int) -> Iterator[Cell]:

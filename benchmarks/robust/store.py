@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.robust.cells import Cell, spec
+from benchmarks.robust.cells import SPECS, Cell
 from benchmarks.robust.learn import Result, alone, in_a_row
 
 FOLDER = Path(".robust")
@@ -38,10 +38,8 @@ def compute(run: Run, held_out: bool) -> None:
     torch.set_num_threads(1)
     begin = time.perf_counter()
     try:
-        if run.how == ALONE:
-            result = alone(run.cell, held_out)
-        else:
-            result = in_a_row(run.cell, spec(run.how, run.cell.optimizer), held_out)
+        single = run.how == ALONE
+        result = alone(run.cell, held_out) if single else in_a_row(run.cell, SPECS[run.how], held_out)
     except Exception as error:  # a run that fails is a result
         result = Result([], f"{type(error).__name__}: {error}"[:300])
     found = {"seconds": round(time.perf_counter() - begin, 2), **result._asdict()}
