@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from scipy.stats import t as student
+from torch import nn
 
+from examples.reproduce import report
 from examples.reproduce.__main__ import main
 from examples.reproduce.claims import judged
 from examples.reproduce.data import find_fashion_mnist, read_idx
+from examples.reproduce.frozen import FrozenLearner
 from examples.reproduce.methods import CHOSEN, METHODS, jobs_of, recipe
 from examples.reproduce.recipe import Job, Recipe
 from examples.reproduce.run import identities, scores
@@ -23,7 +27,7 @@ from examples.reproduce.streams import STREAMS, Tasks
 from examples.reproduce.tables import rows_of
 from examples.reproduce.tune import SEED, trials
 
-METHODS_HERE = ["finetune", "hat_preset"]
+METHODS_HERE = ["finetune", "hat_share"]
 ARGUMENTS = ["--stream", "S", "--tasks", "2", "--seeds", "1", "--jobs", "1"]
 
 
@@ -54,7 +58,7 @@ def test_both_identities_hold_in_every_run(folder: Path) -> None:
 
 def test_hard_hat_keeps_every_bit_and_fine_tuning_does_not(folder: Path) -> None:
     kept = {result["method"]: result["bit_identical"] for result in runs(folder)}
-    assert kept == {"finetune": False, "hat_preset": True}
+    assert kept == {"finetune": False, "hat_share": True}
 
 
 def test_metrics_are_those_of_the_matrix_by_hand(folder: Path) -> None:
@@ -81,7 +85,7 @@ def test_a_second_call_repeats_nothing(folder: Path, capsys: pytest.CaptureFixtu
     main([*ARGUMENTS, "--runs", str(folder), "--methods", *METHODS_HERE])
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert "seed 0:" not in capsys.readouterr().out
-    assert (folder / "README.md").read_text().count("| `hat_preset` |") == 1
+    assert (folder / "README.md").read_text().count("| `hat_share` |") == 1
 
 
 def test_a_report_runs_nothing(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,11 +95,56 @@ def test_a_report_runs_nothing(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "Stream S has no runs yet." in capsys.readouterr().out
 
 
+def test_a_page_keeps_the_methods_of_which_there_are_no_new_runs(folder: Path, tmp_path: Path) -> None:
+    results = [result | {"method": f"{result['method']}_old"} for result in runs(folder)]
+    report.write(results, "S", tmp_path)
+    report.write(runs(folder), "S", tmp_path)
+    kept = json.loads((tmp_path / "S.json").read_text())
+    assert list(kept) == [*METHODS_HERE, *(f"{name}_old" for name in METHODS_HERE)]
+    assert [entry.get("earlier", False) for entry in kept.values()] == [False, False, True, True]
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    new, old = (
+        next(line for line in lines if line.startswith(f"| `{name}`")) for name in ("hat_share", "hat_share_old")
+    )
+    assert old == new.replace("hat_share` |", "hat_share_old` ° |")
+    report.write(runs(folder), "S", tmp_path, keep=False)
+    assert list(json.loads((tmp_path / "S.json").read_text())) == METHODS_HERE
+
+
+def test_claims_about_single_tasks_are_left_out_where_they_are_not_known() -> None:
+    made = [made_up(method, 0.5, seed) for method in ("hat", "adahat") for seed in range(3)]
+    lost = [result | {"matrix": None, "earlier": True} for result in made]
+    text = [judged(rows_of(results, "A"), "A", split=False) for results in (made, lost)]
+    assert ["AdaHAT is not better than HAT after 5 tasks" in each for each in text] == [True, False]
+    assert all("AdaHAT > HAT at the end, both tuned" in each for each in text)
+
+
+def test_a_frozen_network_changes_nothing_but_what_belongs_to_a_task() -> None:
+    stream = replace(STREAMS["S"], tasks=2)
+    tasks = Tasks(stream, 0, validate=False, folder=None)
+    learner = FrozenLearner(stream, Recipe("frozen", lr=1e-2))
+    weights = {name: p.clone() for name, p in learner.model.named_parameters() if not p.requires_grad}
+    learner.learn(0, tasks.training(0), 1)
+    x = tasks.judging(0)[0]
+    before = learner.logits(0, x)
+    learner.learn(1, tasks.training(1), 1)
+    assert torch.equal(learner.logits(0, x), before)
+    assert all(torch.equal(learner.model.get_parameter(name), old) for name, old in weights.items())
+    assert len(weights) == 2
+
+
+def test_a_narrow_network_has_its_part_of_the_hidden_units() -> None:
+    network = STREAMS["B"].network(recipe("B", "independent_narrow"))
+    assert [m.out_features for m in network.modules() if isinstance(m, nn.Linear)] == [13, 13, 10]
+    with_norms = STREAMS["B"].network(recipe("B", "hat_share_norm"))
+    assert sum(isinstance(m, nn.BatchNorm1d) for m in with_norms.modules()) == 2
+
+
 def test_a_stopped_grid_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from examples.reproduce import grid
 
     def stopped(job: Job, data: Path | None) -> dict[str, Any]:
-        if job.method == "hat_preset":
+        if job.method == "hat_share":
             raise KeyboardInterrupt
         return {"key": job.key, "method": job.method, "settings": job.settings, "metrics": scores(torch.eye(2))} | {
             "bit_identical": True,
@@ -137,7 +186,7 @@ def test_every_method_of_a_stream_has_a_valid_spec(stream: str) -> None:
 def test_what_the_tables_call_presets_are_the_presets(stream: str, tasks: int) -> None:
     import fgadahat_hooks as fh
 
-    presets = {"hat_preset": "hat", "fg_icu_update": "fg_adahat", "adahat_update": "adahat"}
+    presets = {"hat_share": "hat", "fg_icu_share": "fg_adahat", "adahat_share": "adahat"}
     for method, name in presets.items():
         assert fh.AttachSpec.model_validate(recipe(stream, method).spec) == fh.preset(name, tasks=tasks)
 
@@ -152,7 +201,8 @@ def test_tuning_is_on_validation_on_a_seed_of_its_own_with_one_budget(stream: st
     reported = max(job.seed for name in STREAMS for job in jobs_of(name, None, None, None))
     for method in METHODS:
         jobs = trials(stream, method)
-        assert len({job.key for job in jobs}) == count
+        more = 2 if (stream, method) == ("A", "hat_share") else 1  # it has a limit of its rates to choose, too
+        assert len({job.key for job in jobs}) == more * count
         assert all(job.validate and job.seed == SEED > reported for job in jobs)
 
 
@@ -241,11 +291,11 @@ def made_up(method: str, gain: float, seed: int) -> dict[str, Any]:
 
 
 def test_claims_have_a_figure_and_a_verdict() -> None:
-    gains = {"hat": 0.5, "hat_preset": 0.8, "adahat": 0.6, "finetune": 0.7}
+    gains = {"hat": 0.5, "hat_share": 0.8, "adahat": 0.6, "finetune": 0.7, "independent": 0.81}
     results = [made_up(method, gain, seed) for method, gain in gains.items() for seed in range(3)]
     text = judged(rows_of(results, "A"), "A", split=False)
     assert "| AdaHAT > HAT at the end, both tuned | +10.0 points (+10.0 to +10.0) | held |" in text
     assert "| The same of HAT tuned | 50.0 % after 5 tasks, 50 % at the end | not held |" in text
     assert "| HAT forgets nothing: logits bit-identical | 3 runs, every earlier logit equal: True | held |" in text
-    assert "| Aim: `hat_preset` reaches 79 % | 80.0 ± 0.0 | held |" in text
-    assert "`independent`" not in text
+    assert "| Aim: `hat_share` within 1.5 points of `independent` | -1.0 points (-1.0 to -1.0) | held |" in text
+    assert "`frozen`" not in text

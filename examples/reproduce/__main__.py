@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--stream", choices=[*STREAMS, "all"], default="S", help="which stream (default: S)")
     out.add_argument("--methods", nargs="+", help="only these methods (default: all of the stream)")
-    out.add_argument("--seeds", type=int, help="how many seeds, from 0 (default: 5 on S, A and B, 3 on C, 1 on D)")
+    out.add_argument("--seeds", type=int, help="how many seeds, from 0 (default: 5, and 1 on D)")
     out.add_argument("--tasks", type=int, help="only the first tasks of the stream")
     out.add_argument("--data", type=Path, help="folder with Fashion-MNIST's four .gz files, or torchvision's root")
     out.add_argument("--download", action="store_true", help="let torchvision fetch Fashion-MNIST into --data first")
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not results:
             console.print(f"Stream {name} has no runs yet.")
             continue
-        report.write(results, name, options.out or options.runs)
+        report.write(results, name, options.out or options.runs, keep=options.tasks is None)
         console.print(report.screen(results, name))
         console.print(f"Stream {name} took {time.perf_counter() - begin:.0f} s this time.", style="dim")
 

@@ -38,12 +38,13 @@ def _figure(xlabel: str, ylabel: str) -> tuple[Any, Any]:
 def _accuracy(rows: Mapping[str, Row]) -> Any:
     figure, axes = _figure("tasks learnt", "average accuracy, %")
     for name, row in rows.items():
+        if row.earlier:
+            continue  # only the last average is kept of those
         tasks = len(next(iter(row.results.values()))["matrix"])
         if row.values("learning_accuracy"):
             means = [100 * sum(row.after(t)) / len(row.seeds) for t in range(1, tasks + 1)]
             axes.plot(range(1, tasks + 1), means, label=name, linewidth=1)
-    axes.legend(fontsize=6, frameon=False)
-    return figure
+    return _with_legend(figure, axes)
 
 
 def _capacity(rows: Mapping[str, Row]) -> Any:
@@ -54,7 +55,12 @@ def _capacity(rows: Mapping[str, Row]) -> Any:
             tasks = range(len(looks[0]))
             means = [100 * sum(look[t]["capacity"] for look in looks) / len(looks) for t in tasks]
             axes.plot([t + 1 for t in tasks], means, label=name, linewidth=1)
-    axes.legend(fontsize=6, frameon=False)
+    return _with_legend(figure, axes)
+
+
+def _with_legend(figure: Any, axes: Any) -> Any:
+    if axes.lines:
+        axes.legend(fontsize=6, frameon=False)
     return figure
 
 

@@ -28,7 +28,8 @@ class Learner(Protocol):
         """Return numbers to keep after each task."""
 
 
-def _predict(model: nn.Module, x: Tensor) -> Tensor:
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the outputs in evaluation mode."""
     model.eval()
     with torch.no_grad():
         return torch.cat([model(part) for part in x.split(1000)])
@@ -40,7 +41,7 @@ class PlainLearner:
     def __init__(self, stream: Stream, recipe: Recipe) -> None:
         """Build the network."""
         self._stream, self._recipe = stream, recipe
-        self.model = stream.net()
+        self.model = stream.network(recipe)
         self._head = head_name(self.model)
         self._kept: list[nn.Module] = []
 
@@ -48,17 +49,17 @@ class PlainLearner:
         """Train on the next task with a fresh head and a fresh optimizer."""
         if task:
             if self._recipe.kind == "independent":
-                self.model = self._stream.net()
-            self._put_head(_fresh(self.model.get_submodule(self._head)))
+                self.model = self._stream.network(self._recipe)
+            self._put_head(fresh_head(self.model.get_submodule(self._head)))
         self._kept.append(self.model if self._recipe.kind == "independent" else self.model.get_submodule(self._head))
         train(self.model, self._recipe, batches, epochs)
 
     def logits(self, task: int, x: Tensor) -> Tensor:
         """Return the outputs for a task that was learnt."""
         if self._recipe.kind == "independent":
-            return _predict(self._kept[task], x)
+            return predict(self._kept[task], x)
         self._put_head(self._kept[task])
-        return _predict(self.model, x)
+        return predict(self.model, x)
 
     def _put_head(self, head: nn.Module) -> None:
         self.model.set_submodule(self._head, head)
@@ -68,7 +69,8 @@ class PlainLearner:
         return {}
 
 
-def _fresh(layer: nn.Module) -> nn.Linear:
+def fresh_head(layer: nn.Module) -> nn.Linear:
+    """Return a new head of the same size."""
     assert isinstance(layer, nn.Linear)  # noqa: S101  # the networks here all end in one
     return nn.Linear(layer.in_features, layer.out_features)
 
@@ -92,7 +94,7 @@ class GatedLearner:
     def __init__(self, stream: Stream, recipe: Recipe, example: Tensor) -> None:
         """Attach to a fresh network."""
         self._stream, self._recipe = stream, recipe
-        self.model = stream.net()
+        self.model = stream.network(recipe)
         self.session = fh.attach(self.model, recipe.spec, example)
 
     def learn(self, task: int, batches: Batches, epochs: int) -> None:
@@ -114,7 +116,7 @@ class GatedLearner:
     def logits(self, task: int, x: Tensor) -> Tensor:
         """Return the outputs for a task that was learnt."""
         with self.session.use(task):
-            return _predict(self.model, x)
+            return predict(self.model, x)
 
     def looks(self) -> dict[str, float]:
         """Return the capacity that is left, and which share of all units is in use."""
@@ -132,9 +134,9 @@ class JointLearner:
 
     def __init__(self, stream: Stream, recipe: Recipe, tasks: Tasks) -> None:
         """Build the network and train it."""
-        self.model = stream.net()
+        self.model = stream.network(recipe)
         self._head = head_name(self.model)
-        self._heads = [_fresh(self.model.get_submodule(self._head)) for _ in range(len(tasks))]
+        self._heads = [fresh_head(self.model.get_submodule(self._head)) for _ in range(len(tasks))]
         batches = [tasks.training(t) for t in range(len(tasks))]
         parameters = {id(p): p for p in [*self.model.parameters(), *(p for h in self._heads for p in h.parameters())]}
         optimizer = recipe.make_optimizer(list(parameters.values()))
@@ -151,7 +153,7 @@ class JointLearner:
     def logits(self, task: int, x: Tensor) -> Tensor:
         """Return the outputs for a task."""
         self.model.set_submodule(self._head, self._heads[task])
-        return _predict(self.model, x)
+        return predict(self.model, x)
 
 
 def _in_turn(batches: list[Batches]) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from examples.reproduce.recipe import Job, Recipe
+from examples.reproduce.streams import STREAMS
 
 MEASURES = {
     "icu": "input_weight_abs_sum_x_activation_abs",
@@ -39,12 +40,25 @@ TUNED = PUBLISHED.but(lr=5e-3, gate_lr=0.05, spec={"regularization": {"factor": 
 # As published, under plain SGD, where scaling the gradient and scaling the update are the same thing.
 SGD = Recipe(lr=0.1, gate_lr=0.1, optimizer="sgd", spec={"gates": {"s_max": 400.0}, "regularization": {"factor": 0.1}})
 
-# This library's form: rates on the update, gates that stay soft for longer, a budget of units a task.
+# Learnt gates with a budget, the presets of earlier versions: rates on the update, gates that stay soft for longer.
 LIBRARY = Recipe(
     lr=8e-3,
     gate_lr=0.25,
     schedule="half",
     spec={"gates": {"s_max": 400.0, "annealing_power": 2.0}, "regularization": {"factor": 1.5, "budget": 0.1}},
+)
+
+PLASTICITY = {"rescale": True, "learning_rates": "by_share", "norm_statistics": "measured"}
+
+# Units by share, today's presets.
+SHARE = Recipe(
+    lr=2e-3,
+    schedule="linear",
+    spec={
+        "gates": {"choose": "share", "tasks": 10},
+        "regularization": {"factor": 0.0},
+        "plasticity": PLASTICITY,
+    },
 )
 
 GRADIENT = {"apply_to": "gradient"}
@@ -53,6 +67,15 @@ METHODS: dict[str, Recipe] = {
     "finetune": Recipe("finetune", lr=1e-3),
     "independent": Recipe("independent", lr=5e-3, schedule="linear"),
     "joint": Recipe("joint", lr=2e-3, schedule="linear"),
+    "independent_norm": Recipe("independent", lr=2e-3, schedule="linear", norm=True),
+    "independent_narrow": Recipe("independent", lr=5e-3, width=0.1),
+    "frozen": Recipe("frozen", lr=5e-2, schedule="linear"),
+    "hat_share": SHARE.but(spec={"adjustment": {"mode": "hat"}}),
+    "hat_share_step": SHARE.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}, "plasticity": {"max_step": 0.2}}),
+    "adahat_share": SHARE.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}}),
+    "fg_icu_share": SHARE.but(spec=fg("icu", intensity=3e-2)),
+    "hat_share_norm": SHARE.but(norm=True, spec={"adjustment": {"mode": "hat"}}),
+    "hat_learnt_rates": LIBRARY.but(lr=5e-3, spec={"adjustment": {"mode": "hat"}, "plasticity": PLASTICITY}),
     "hat_published": PUBLISHED.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_published": PUBLISHED.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-6, **GRADIENT}}),
     "fg_afi_published": PUBLISHED.but(spec=fg("afi", intensity=1.5e-7, base_linear=5.0, **GRADIENT)),
@@ -79,48 +102,55 @@ METHODS: dict[str, Recipe] = {
     "fg_icu_room": LIBRARY.but(spec=fg("icu", intensity=3e-2)),
     **{f"fg_{name}_update": LIBRARY.but(spec=fg(name, intensity=3e-2)) for name in MEASURES},
 }
-"""The settings for stream A; `FOR_STREAM` has what other streams change."""
+"""The settings for stream A; `FOR_STREAM` has what other streams change, `for_tasks` what their length does."""
 
 FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
     "S": {
-        "library": {"spec": {"regularization": {"budget": 0.05}}},
         "adahat": {"spec": {"adjustment": {"intensity": 1e-8}}},
         "fg_icu": {"schedule": "constant"},
         "independent": {"lr": 5e-3},
+        **{name: {"lr": 5e-3} for name in ("hat_share", "adahat_share", "fg_icu_share")},
         "hat_preset": {"lr": 8e-3},
         "hat_room": {"lr": 8e-3, "spec": {"regularization": {"factor": 0.75}}},
         "fg_icu_room": {"spec": {"adjustment": {"intensity": 1e-3}}},
         "fg_icu_sgd": {"spec": {"adjustment": {"intensity": 1e-1}}},
     },
-    "B": {"library": {"spec": {"regularization": {"budget": 0.05}}}},
-    "C": {"library": {"spec": {"regularization": {"budget": 0.2}}}},
-    "D": {"library": {"spec": {"regularization": {"budget": 0.2}}}},
 }
-"""By stream and method, what differs from `METHODS`; `library` stands for all methods that have a budget."""
+"""By stream and method, what differs from `METHODS`."""
 
-SEEDS = {"S": 5, "A": 5, "B": 5, "C": 3, "D": 1}
+SEEDS = {"S": 5, "A": 5, "B": 5, "C": 5, "D": 1}
 """Seeds of a whole grid."""
 
+SHARES = ("hat_share", "adahat_share", "fg_icu_share", "hat_learnt_rates")
+YARDSTICKS = ("frozen", "independent_narrow")
+WITH_NORMS = ("independent_norm", "hat_share_norm")
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")
 ROOM = ("hat_room", "fg_icu_room")
 AS_PUBLISHED = ("hat_published", "adahat_published", "fg_afi_published")
 UNDER_SGD = ("hat_sgd", "adahat_sgd", "fg_icu_sgd")
 CHOSEN: dict[str, Sequence[str]] = {
-    "S": (*MAIN, *ROOM, *AS_PUBLISHED, *UNDER_SGD),
+    "S": (*SHARES, *YARDSTICKS, *WITH_NORMS, *MAIN, *ROOM, *AS_PUBLISHED, *UNDER_SGD),
     "A": tuple(name for name in METHODS if name not in (*ROOM, *UNDER_SGD)),
-    "B": (*MAIN, *AS_PUBLISHED),
-    "C": MAIN,
-    "D": MAIN[1:],
+    "B": (*SHARES, "hat_share_step", *YARDSTICKS, *WITH_NORMS, *MAIN, *AS_PUBLISHED),
+    "C": (*SHARES, *YARDSTICKS, *MAIN),
+    "D": (*SHARES, *MAIN[1:]),
 }
 """Methods of each stream."""
 
 
+def for_tasks(found: Recipe, tasks: int) -> Recipe:
+    """Return a method's settings for so many tasks: the budget, the shares, the width of narrow networks."""
+    if "budget" in found.spec.get("regularization", {}):
+        return found.but(spec={"regularization": {"budget": 1 / tasks}})
+    if found.by_share:
+        return found.but(spec={"gates": {"tasks": tasks}})
+    return found.but(width=1 / tasks) if found.width < 1 else found
+
+
 def recipe(stream: str, method: str) -> Recipe:
     """Return the settings of a method on a stream."""
-    found = METHODS[method]
+    found = for_tasks(METHODS[method], STREAMS[stream].tasks)
     changes = FOR_STREAM.get(stream, {})
-    if "library" in changes and "budget" in found.spec.get("regularization", {}):
-        found = found.but(**changes["library"])
     return found.but(**changes[method]) if method in changes else found
 
 

@@ -8,27 +8,35 @@ import torch
 from torch import nn
 
 
-def mlp(*sizes: int) -> nn.Sequential:
-    """Return fully connected layers with ReLU between them; the last one is the head."""
+def mlp(*sizes: int, width: float = 1.0, norm: bool = False) -> nn.Sequential:
+    """Return fully connected layers with ReLU between them; the last one is the head.
+
+    Args:
+        sizes: Inputs, hidden layers and outputs.
+        width: Part of each hidden layer's units to have.
+        norm: A BatchNorm between each hidden layer and its ReLU.
+    """
+    inside = [max(1, round(width * size)) for size in sizes[1:-1]]
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    for inputs, outputs in pairwise([sizes[0], *inside]):
+        layers += [nn.Linear(inputs, outputs), *([nn.BatchNorm1d(outputs)] if norm else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(inside[-1], sizes[-1]))
 
 
-def cnn(classes: int) -> nn.Sequential:
+def cnn(classes: int, width: float = 1.0) -> nn.Sequential:
     """Return two convolutions of 32 and 64 channels, a layer of 64 units and a head, for images of 28x28."""
+    first, second, third = (max(1, round(width * size)) for size in (32, 64, 64))
     return nn.Sequential(
-        nn.Conv2d(1, 32, 3, padding=1),
+        nn.Conv2d(1, first, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(first, second, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(64 * 49, 64),
+        nn.Linear(second * 49, third),
         nn.ReLU(),
-        nn.Linear(64, classes),
+        nn.Linear(third, classes),
     )
 
 

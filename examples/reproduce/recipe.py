@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-Kind = Literal["finetune", "independent", "joint", "gates"]
+Kind = Literal["finetune", "independent", "joint", "frozen", "gates"]
 Schedule = Literal["constant", "half", "linear"]
 
 FORMAT = 1
@@ -24,13 +24,16 @@ class Recipe:
     """How a method trains.
 
     Attributes:
-        kind: Without gates one after the other, each task alone, all tasks together; or with gates.
+        kind: Without gates one after the other, each task alone, all tasks together, or a random network that stays as
+            it is but for gains, biases and a head of each task; or with gates.
         lr: Learning rate of the weights.
         gate_lr: Learning rate of the task embeddings.
         schedule: Of the weights' learning rate within a task: constant, constant for the first half and then linear to
             0, or linear to 0.
         optimizer: `adam` or `sgd`, a fresh one for each task.
         spec: What `fgadahat_hooks.attach` is given.
+        norm: Whether the network has a BatchNorm behind each hidden layer.
+        width: Part of the hidden layers' width that the network has.
     """
 
     kind: Kind = "gates"
@@ -39,6 +42,13 @@ class Recipe:
     schedule: Schedule = "constant"
     optimizer: Literal["adam", "sgd"] = "adam"
     spec: Mapping[str, Any] = field(default_factory=dict)
+    norm: bool = False
+    width: float = 1.0
+
+    @property
+    def by_share(self) -> bool:
+        """Whether units are given by share, and not learnt."""
+        return bool(self.spec.get("gates", {}).get("choose") == "share")
 
     def but(self, **changes: Any) -> Recipe:
         """Return the same recipe with other values; blocks of the spec are merged."""
@@ -90,9 +100,13 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes the result."""
+        """Everything that changes the result; of the network's shape only what is not the stream's own."""
         values = asdict(self)
         del values["method"]
+        plain = Recipe()
+        for name in ("norm", "width"):  # runs made before these fields keep their keys
+            if values["recipe"][name] == getattr(plain, name):
+                del values["recipe"][name]
         return {"format": FORMAT, **values}
 
     @property

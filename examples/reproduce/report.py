@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
+from examples.reproduce.archive import as_text, compact, earlier
 from examples.reproduce.claims import judged
 from examples.reproduce.run import Result
 from examples.reproduce.streams import STREAMS
-from examples.reproduce.tables import METRICS, Row, rows_of, table
+from examples.reproduce.tables import METRICS, rows_of, table
 
-REFERENCE = "adahat"
-SHOWN = ("independent", "finetune", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")
+REFERENCE = "independent"
+SHOWN = ("independent", "frozen", "finetune", "hat_share", "fg_icu_share", "hat_learnt_rates", "hat_preset")
 
 
-def write(results: Sequence[Result], stream: str, folder: Path) -> None:
-    """Write `<stream>.json`, the figures if matplotlib is there, and the stream's section of `README.md`."""
-    rows = rows_of(results, stream)
+def write(results: Sequence[Result], stream: str, folder: Path, *, keep: bool = True) -> None:
+    """Write `<stream>.json`, the figures if matplotlib is there, and the stream's section of `README.md`.
+
+    Args:
+        results: The runs.
+        stream: Letter of the stream.
+        folder: Where the page is.
+        keep: Keep the methods that the page has and of which there are no runs.
+    """
+    rows = rows_of([*results, *(earlier(stream, folder, results) if keep else [])], stream)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stream}.json").write_text(json.dumps(compact(rows), indent=1) + "\n")
+    (folder / f"{stream}.json").write_text(as_text(compact(rows)))
     parts = [table(rows, REFERENCE), judged(rows, stream, split=STREAMS[stream].split)]
     try:
         from examples.reproduce.figures import draw_all
@@ -42,30 +48,6 @@ def insert(page: Path, stream: str, text: str) -> None:
         old += f"\n## Stream {stream}: {STREAMS[stream].title}, {STREAMS[stream].tasks} tasks\n\n{begin}{end}"
     before, rest = old.split(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
-
-
-def compact(rows: dict[str, Row]) -> dict[str, Any]:
-    """Return of each method its recipe and, for each seed, the metrics and what the run proved."""
-    return {
-        name: {
-            "recipe": row.results[row.seeds[0]]["settings"]["recipe"],
-            "versions": row.results[row.seeds[0]]["versions"],
-            "runs": {seed: _short(row.results[seed]) for seed in row.seeds},
-        }
-        for name, row in rows.items()
-    }
-
-
-def _short(result: Result) -> dict[str, Any]:
-    rounded = {n: None if v is None else round(v, 5) for n, v in result["metrics"].items()}
-    capacity = [float(f"{look['capacity']:.3g}") for look in result["looks"] if look]
-    return {
-        **rounded,
-        "identities": result["identities"],
-        "bit_identical": result["bit_identical"],
-        "capacity": capacity,
-        "cpu_seconds": round(result["cpu_seconds"], 1),
-    }
 
 
 def screen(results: Sequence[Result], stream: str) -> Table:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.reproduce.frozen import FrozenLearner
 from examples.reproduce.learners import GatedLearner, JointLearner, Learner, PlainLearner, accuracy
 from examples.reproduce.recipe import Job
 from examples.reproduce.streams import STREAMS, Stream, Tasks
@@ -60,6 +61,8 @@ def run(job: Job, folder: Path | None) -> Result:
 def _learner(stream: Stream, job: Job, tasks: Tasks) -> Learner:
     if job.recipe.kind == "gates":
         return GatedLearner(stream, job.recipe, tasks.example())
+    if job.recipe.kind == "frozen":
+        return FrozenLearner(stream, job.recipe)
     return PlainLearner(stream, job.recipe)
 
 

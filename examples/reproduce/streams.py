@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from examples.reproduce import nets
 from examples.reproduce.data import digits, fashion_mnist
+from examples.reproduce.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Stream:
         images: Training images a task; None for all there are.
         epochs: Epochs a task.
         batch: Batch size.
-        net: Makes the network.
+        net: Makes the network, at a part of its width and with or without norms where it can do that.
         split: Classes are split over the tasks; else each task sees all of them under a permutation of the pixels.
         flat: Images are flattened.
         judged: Test images a task is judged on, drawn by the seed; None for all there are.
@@ -38,24 +41,29 @@ class Stream:
     images: int | None
     epochs: int
     batch: int
-    net: Callable[[], nn.Module]
+    net: Callable[..., nn.Module]
     split: bool = False
     flat: bool = True
     judged: int | None = None
+
+    def network(self, recipe: Recipe) -> nn.Module:
+        """Return a fresh network in the shape that a recipe asks for."""
+        shape: dict[str, Any] = {} if recipe.width == 1 else {"width": recipe.width}
+        return self.net(**shape, **({"norm": True} if recipe.norm else {}))
 
 
 STREAMS = {
     s.name: s
     for s in (
-        Stream("S", "permuted digits", 20, 10, None, 15, 64, lambda: nets.mlp(64, 64, 32, 10)),
+        Stream("S", "permuted digits", 20, 10, None, 15, 64, partial(nets.mlp, 64, 64, 32, 10)),
         Stream(
-            "A", "permuted Fashion-MNIST", 10, 10, 12_000, 1, 128, lambda: nets.mlp(784, 256, 256, 10), judged=4_000
+            "A", "permuted Fashion-MNIST", 10, 10, 12_000, 1, 128, partial(nets.mlp, 784, 256, 256, 10), judged=4_000
         ),
         Stream(
-            "B", "permuted Fashion-MNIST", 20, 10, 12_000, 1, 128, lambda: nets.mlp(784, 256, 256, 10), judged=2_000
+            "B", "permuted Fashion-MNIST", 20, 10, 12_000, 1, 128, partial(nets.mlp, 784, 256, 256, 10), judged=2_000
         ),
-        Stream("C", "split Fashion-MNIST, CNN", 5, 2, 4_000, 2, 128, lambda: nets.cnn(2), split=True, flat=False),
-        Stream("D", "split Fashion-MNIST, ResNet-18", 5, 2, 2_000, 1, 64, lambda: nets.ThreeChannels(2), True, False),
+        Stream("C", "split Fashion-MNIST, CNN", 5, 2, 4_000, 2, 128, partial(nets.cnn, 2), split=True, flat=False),
+        Stream("D", "split Fashion-MNIST, ResNet-18", 5, 2, 2_000, 1, 64, partial(nets.ThreeChannels, 2), True, False),
     )
 }
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from examples.reproduce.run import Result
 from examples.reproduce.statistics import Interval, interval, paired
 
+EARLIER = (
+    "° runs of an earlier version of this page: same settings, images and seeds; another machine and version of torch."
+)
 METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
 
 
@@ -41,7 +44,7 @@ class Row:
     def look(self, name: str, task: int = -1) -> float | None:
         """Return the mean over seeds of a number kept after a task, None if the method has none."""
         found = [self.results[seed]["looks"] for seed in self.seeds]
-        if not all(found) or name not in found[0][0]:
+        if not all(looks and name in looks[task] for looks in found):
             return None
         return float(sum(looks[task][name] for looks in found) / len(found))
 
@@ -63,10 +66,19 @@ class Row:
         spec = self.results[self.seeds[0]]["settings"]["recipe"]["spec"]
         return bool(spec.get("adjustment", {}).get("mode") == "hat")
 
+    @property
+    def earlier(self) -> bool:
+        """Whether the runs were made for an earlier page, of which only the compact JSON is left."""
+        return any(self.results[seed].get("earlier", False) for seed in self.seeds)
+
     def after(self, tasks: int) -> list[float]:
         """Return for each seed the average accuracy over the first so many tasks, right after the last of them."""
         rows = [self.results[seed]["matrix"][tasks - 1][:tasks] for seed in self.seeds]
         return [sum(row) / tasks for row in rows]
+
+    def lowest(self) -> float:
+        """Return the lowest accuracy at the end of any task of any seed."""
+        return float(min(min(self.results[seed]["matrix"][-1]) for seed in self.seeds))
 
 
 def rows_of(results: Sequence[Result], stream: str) -> dict[str, Row]:
@@ -95,7 +107,10 @@ def table(rows: Mapping[str, Row], against: str) -> str:
     )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
     ranked = sorted(rows.values(), key=lambda row: -(row.interval("average_accuracy") or interval([0.0])).mean)
-    return "\n".join([*lines, *(_line(row, rows.get(against)) for row in ranked)]) + "\n"
+    lines += [_line(row, rows.get(against)) for row in ranked]
+    if any(row.earlier for row in ranked):
+        lines += ["", EARLIER]
+    return "\n".join(lines) + "\n"
 
 
 def _line(row: Row, reference: Row | None) -> str:
@@ -107,7 +122,8 @@ def _line(row: Row, reference: Row | None) -> str:
         cells.append("" if look is None else f"{100 * look:.3g}")
     cells.append(row.logits)
     cells.append(f"{sum(r['cpu_seconds'] for r in row.results.values()) / len(row.results):.0f}")
-    return f"| `{row.method}` | " + " | ".join(cells) + " |"
+    mark = " °" if row.earlier else ""
+    return f"| `{row.method}`{mark} | " + " | ".join(cells) + " |"
 
 
 def _text(value: Interval | None) -> str:

@@ -21,6 +21,7 @@ SEED = 100
 Grid = Mapping[str, Sequence[Any]]
 
 RATES = (5e-4, 1e-3, 2e-3, 5e-3)
+GAIN_RATES = (1e-2, 2e-2, 5e-2, 1e-1)
 ON_GRADIENT = (1e-8, 1e-7, 1e-6, 1e-5)
 ON_UPDATE = (1e-3, 3e-3, 1e-2, 3e-2)
 UNDER_SGD = (1e-3, 1e-2, 3e-2, 1e-1)
@@ -31,10 +32,10 @@ def grid(base: Recipe) -> Grid:
     """Return the values to try, by field of the recipe or dotted name in the spec; four combinations.
 
     Methods with an intensity try four of them. HAT, which has none, tries two learning rates and two sparsity factors,
-    methods without gates four learning rates.
+    methods without gates and those with units by share the same four learning rates.
     """
-    if base.kind != "gates":
-        return {"lr": RATES}
+    if base.kind != "gates" or base.by_share or "plasticity" in base.spec:
+        return {"lr": GAIN_RATES if base.kind == "frozen" else RATES}
     adjustment, regularization = base.spec["adjustment"], base.spec["regularization"]
     name = "alpha" if "alpha" in adjustment else "intensity"
     if name not in adjustment:
@@ -56,11 +57,16 @@ def with_values(base: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def trials(stream: str, method: str) -> list[Job]:
-    """Return the runs of a method's tuning: eight on stream A, each of the four under two schedules; else four."""
+    """Return the runs of a method's tuning: eight on stream A, each of the four under two schedules; else four.
+
+    `hat_share` has eight more on A, with another limit of the factor of learning rates.
+    """
     base = recipe(stream, method)
     values = dict(grid(base))
     if stream == "A":
-        values["schedule"] = ("constant", "linear") if base.kind != "gates" else SCHEDULES
+        values["schedule"] = SCHEDULES if base.kind == "gates" and not base.by_share else ("constant", "linear")
+        if method == "hat_share":
+            values["plasticity.max_factor"] = (8.0, 3.0)
     combinations = product(*values.values())
     recipes = [with_values(base, dict(zip(values, combination, strict=True))) for combination in combinations]
     return [Job(stream, method, SEED, each, validate=True) for each in recipes]

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fgadahat_hooks.cli.output import new_table, stdout
-from fgadahat_hooks.protection.plan import Plan, layer_rows, leak_lines, regate_lines, tensor_rows
+from fgadahat_hooks.protection.plan import Plan, advice_lines, layer_rows, leak_lines, regate_lines, tensor_rows
 
 _COLOURS = {"gated": "green", "per_task": "cyan", "frozen": "blue", "shared": "bold red"}
 _WIDE = 110
@@ -29,6 +29,8 @@ def print_plan(plan: Plan) -> None:
     console.print()
     for line in leak_lines(plan):
         console.print(line, style="yellow" if plan.leaks else "green")
+    for line in advice_lines(plan):
+        console.print(line, style="yellow", soft_wrap=True)
 
 
 def _coloured_table(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Table:

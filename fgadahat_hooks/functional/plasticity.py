@@ -48,7 +48,7 @@ def learning_rate_factor(
     new_units: float,
     weight_std: float,
     max_factor: float = 8.0,
-    max_step: float = 0.1,
+    max_step: float = 0.2,
 ) -> float:
     """Return by how much the learning rate of a layer is multiplied, for optimizers whose step is about `lr` an entry.
 
@@ -71,6 +71,38 @@ def learning_rate_factor(
     by_units = math.sqrt(open_units) / (new_units * open_inputs)
     by_step = max_step * weight_std / (math.sqrt(open_inputs) * lr)
     return max(by_inputs, min(by_units, by_step))
+
+
+MAX_GRADIENT_RATE = 0.5
+"""Up to where SGD's learning rate is raised, over `1 - momentum`. Networks with inputs of size 1 become unstable at
+about 1, and users go near it by themselves."""
+
+
+def gradient_learning_rate_factor(
+    lr: float, open_inputs: float, open_units: float, new_units: float, max_factor: float = 8.0, momentum: float = 0.0
+) -> float:
+    """Return by how much the learning rate of a layer is multiplied, for SGD, whose step is as large as the gradient.
+
+    The factor is `min(c, p / (q f), max(1, (1 - m) / (2 lr)))`. A step lowers the loss by `lr` times the sum of the
+    squared gradients of what learns: of a share `q f` of the weights, whose gradients the rescaled weights above make
+    `1 / sqrt(p)` as large. The last term ends the growth where a learning rate is near the limit of stability already.
+
+    Args:
+        lr: Learning rate of the step, > 0.
+        open_inputs: Share `f` of the layer's inputs that are open, 0 to 1.
+        open_units: Share `p` of its units that are open.
+        new_units: Share `q` of its units that are new in this task; without any, the factor is 1.
+        max_factor: Limit `c`.
+        momentum: Momentum `m`, 0 to 1.
+    """
+    if new_units <= 0 or open_inputs <= 0:
+        return 1.0
+    return min(max_factor, open_units / (new_units * open_inputs), stable_gradient_factor(lr, momentum))
+
+
+def stable_gradient_factor(lr: float, momentum: float) -> float:
+    """Return the largest factor, at least 1, that keeps SGD's learning rate below `MAX_GRADIENT_RATE (1 - m)`."""
+    return max(1.0, MAX_GRADIENT_RATE * (1.0 - momentum) / lr)
 
 
 def head_learning_rate_factor(open_inputs: float, max_factor: float = 8.0) -> float:

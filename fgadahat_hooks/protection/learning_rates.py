@@ -5,11 +5,17 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch.optim import Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
+from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
-from fgadahat_hooks.functional.plasticity import head_learning_rate_factor, learning_rate_factor
+from fgadahat_hooks.errors import LearningWarning
+from fgadahat_hooks.functional.plasticity import (
+    gradient_learning_rate_factor,
+    head_learning_rate_factor,
+    learning_rate_factor,
+    stable_gradient_factor,
+)
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.open_shares import OpenShares, open_inputs, open_shares
 from fgadahat_hooks.gates.task_state import TaskState
@@ -18,6 +24,7 @@ ADAM_LIKE = (Adam, AdamW, Adamax, NAdam, RAdam)
 """Optimizers whose step is about the learning rate an entry, whatever the gradient's size."""
 
 Groups = list[dict[str, Any]]
+Parts = dict[float, list[Any]]
 
 
 class LearningRates:
@@ -38,17 +45,18 @@ class LearningRates:
         self._stds = _weight_stds(attached)
         self._heads = _head_inputs(attached)
         self._warned: set[str] = set()
+        self._known: dict[int, tuple[_Rate, list[int], Parts]] = {}
         self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
 
     def enter(self, optimizer: Optimizer) -> None:
         """Split the groups for a step that begins."""
         self.leave(optimizer)  # a step before this one may have raised
-        if not isinstance(optimizer, ADAM_LIKE):
+        if not isinstance(optimizer, (*ADAM_LIKE, SGD)):
             self._warn_once(optimizer)
         else:
             own = optimizer.param_groups
             self._own[optimizer] = own
-            optimizer.param_groups = [part for group in own for part in self._split(group)]
+            optimizer.param_groups = [part for group in own for part in self._split(group, type(optimizer))]
 
     def _warn_once(self, optimizer: Optimizer) -> None:
         name = type(optimizer).__name__
@@ -56,7 +64,8 @@ class LearningRates:
             self._warned.add(name)
             warnings.warn(
                 f"{name} keeps its learning rates: plasticity.learning_rates 'by_share' acts on Adam, AdamW, Adamax, "
-                "NAdam and RAdam alone. Use one of them, or set it to 'as_given'.",
+                "NAdam, RAdam and SGD alone. Use one of them, or set it to 'as_given'.",
+                LearningWarning,
                 stacklevel=2,
             )
 
@@ -66,20 +75,46 @@ class LearningRates:
         if own is not None:
             optimizer.param_groups = own
 
-    def _split(self, group: dict[str, Any]) -> Groups:
-        parts: dict[float, list[Any]] = {}
-        for parameter in group["params"]:
-            parts.setdefault(self.factor(id(parameter), float(group["lr"])), []).append(parameter)
+    def _split(self, group: dict[str, Any], kind: type[Optimizer]) -> Groups:
+        parts = self._parts(group["params"], _Rate.of(group, kind))
         return [{**group, "params": params, "lr": group["lr"] * factor} for factor, params in parts.items()]
 
-    def factor(self, parameter: int, lr: float) -> float:
+    def _parts(self, parameters: list[Any], rate: _Rate) -> Parts:
+        """Return the parameters of a group by their factor; kept from step to step while they and the rate stay."""
+        key, ids = id(parameters), [id(parameter) for parameter in parameters]
+        known = self._known.get(key)
+        if known is None or known[:2] != (rate, ids):
+            parts: Parts = {}
+            for parameter in parameters:
+                parts.setdefault(self._factor(id(parameter), rate), []).append(parameter)
+            known = self._known[key] = (rate, ids, parts)
+        return known[2]
+
+    def _factor(self, parameter: int, rate: _Rate) -> float:
         """Return by how much the learning rate of a parameter, given by its `id`, is multiplied."""
-        if parameter in self._heads:
-            return head_learning_rate_factor(self._heads[parameter], self._spec.max_factor)
-        if parameter not in self._shares or lr <= 0:
+        spec = self._spec
+        if rate.lr <= 0:
             return 1.0
-        std = self._stds[parameter]
-        return learning_rate_factor(lr, *self._shares[parameter], std, self._spec.max_factor, self._spec.max_step)
+        if parameter in self._heads:
+            factor = head_learning_rate_factor(self._heads[parameter], spec.max_factor)
+            return factor if rate.momentum is None else min(factor, stable_gradient_factor(rate.lr, rate.momentum))
+        if parameter not in self._shares:
+            return 1.0
+        shares = self._shares[parameter]
+        if rate.momentum is not None:
+            return gradient_learning_rate_factor(rate.lr, *shares, spec.max_factor, rate.momentum)
+        return learning_rate_factor(rate.lr, *shares, self._stds[parameter], spec.max_factor, spec.max_step)
+
+
+class _Rate(NamedTuple):
+    """A group's learning rate, and its momentum if its steps are in proportion to the gradient, as those of SGD."""
+
+    lr: float
+    momentum: float | None
+
+    @classmethod
+    def of(cls, group: dict[str, Any], kind: type[Optimizer]) -> _Rate:
+        return cls(float(group["lr"]), float(group.get("momentum", 0.0)) if issubclass(kind, SGD) else None)
 
 
 def _by_parameter(attached: AttachedModel, shares: Mapping[str, OpenShares]) -> dict[int, OpenShares]:

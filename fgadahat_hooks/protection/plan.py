@@ -44,6 +44,7 @@ class Plan:
         leaks: By what finished tasks can be changed, in plain words; empty when hard HAT is bit-exact.
         regated: Norms over channels of several layers, behind which these channels are gated once more, each with
             the fraction of its channels that is.
+        advice: What will hold later tasks back, in plain words, with the remedy; empty if nothing is seen.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -51,6 +52,7 @@ class Plan:
     heads: tuple[str, ...]
     leaks: tuple[str, ...]
     regated: dict[str, float] = field(default_factory=dict)
+    advice: tuple[str, ...] = ()
 
     def count(self, protection: str) -> int:
         """Return the number of parameter elements of a protection class."""
@@ -63,7 +65,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the tables as text."""
-        parts = (_aligned(layer_rows(self)), regate_lines(self), _aligned(tensor_rows(self)), leak_lines(self))
+        tables = (_aligned(layer_rows(self)), regate_lines(self), _aligned(tensor_rows(self)))
+        parts = (*tables, leak_lines(self), advice_lines(self))
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -106,6 +109,11 @@ def leak_lines(plan: Plan) -> list[str]:
     if not plan.leaks:
         return ["Finished tasks keep their outputs bit for bit."]
     return ["Finished tasks can change, because", *(f"  - {leak}" for leak in plan.leaks)]
+
+
+def advice_lines(plan: Plan) -> list[str]:
+    """Return what will hold later tasks back; no line if nothing is seen."""
+    return ["Later tasks may learn less, because", *(f"  - {advice}" for advice in plan.advice)] if plan.advice else []
 
 
 def _gate_position(layer: LayerPlan) -> str:

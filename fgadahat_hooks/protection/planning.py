@@ -13,6 +13,7 @@ from fgadahat_hooks.graph.policy import TensorPolicy, classify
 from fgadahat_hooks.graph.targets import find_targets
 from fgadahat_hooks.graph.trace import ExampleInputs, trace
 from fgadahat_hooks.graph.unit_graph import InputMap, UnitGraph
+from fgadahat_hooks.protection.fresh_tables import frozen_fresh_tables
 from fgadahat_hooks.protection.plan import LayerPlan, Plan
 from fgadahat_hooks.spec.attach_spec import AdjustmentSpec, to_spec
 
@@ -61,7 +62,7 @@ def make_plan(
     layers = tuple(_layer_plan(model, graph, name) for name in graph.layers)
     leaks = (*_shared_tensors(policies), *_adjustment_leaks(adjustment))
     regated = {name: channels.resolved for name, channels in graph.regates.items()}
-    return Plan(layers, tuple(policies), graph.heads, leaks, regated)
+    return Plan(layers, tuple(policies), graph.heads, leaks, regated, tuple(frozen_fresh_tables(model, policies)))
 
 
 def _layer_plan(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:

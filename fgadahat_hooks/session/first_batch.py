@@ -41,7 +41,7 @@ class _FirstBatch:
         if any("" in layer.sites and layer.position == "weight" for layer in graph.layers.values()):
             fold_enter(model, ())  # installed too late for this forward, which has begun
         if sequence.running is not None:
-            sequence.running.start_after_trace()
+            sequence.running.start_after_trace(args, kwargs)
 
     def _traced(self, sequence: TaskSequence, example: ModelCall) -> UnitGraph:
         attached = sequence.attached

@@ -33,7 +33,7 @@ class PlasticitySpec(Block):
         default=8.0, description="Limit of a learning rate's factor that comes from closed inputs alone; no unit."
     )
     max_step: Positive = Field(
-        default=0.1,
+        default=0.2,
         description="Limit of a raised learning rate, as a part of the standard deviation of the layer's weights at "
         "attach; no unit.",
     )

@@ -13,6 +13,7 @@ from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
 _OWN: Mapping[str, Any] = {
     "regularization": {"factor": 0.0},  # masks by share are not learnt, so that there is nothing to keep sparse
     "plasticity": {"rescale": True, "learning_rates": "by_share"},
+    "rest": "per_task",  # tables that only the first task trains hold all later ones back
 }
 _AS_PUBLISHED = {"s_max": 400.0, "annealing": "epoch"}
 _PUBLISHED: Mapping[str, Any] = {"gates": _AS_PUBLISHED, "regularization": {"factor": 0.1}}
@@ -38,6 +39,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+OWN_PRESETS = tuple(name for name in _PRESETS if not name.endswith("_published"))
 ASSUMED_TASKS = 10
 
 
@@ -72,7 +74,7 @@ def preset(name: str, *, tasks: int | None = None) -> AttachSpec:
     if tasks is not None and (not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 1):
         raise BadCallError(f"Expected `tasks` to be a whole number > 0, but got {tasks!r}.")
     spec = dict(_PRESETS[name])
-    if not name.endswith("_published"):
+    if name in OWN_PRESETS:
         spec["gates"] = {"choose": "share", "tasks": _assumed(name) if tasks is None else tasks}
     return to_spec(spec)
 

@@ -92,9 +92,7 @@ def notes_on_training(
     if unfinished and attached.spec.gates.choose == "learn":
         notes.append(f"it ended after {unfinished}: its gates were annealed for more. Pass its true length.")
     if failed:
-        notes.append(
-            f"the statistics of its norms stay as training left them: running its last batches again raised {failed}."
-        )
+        notes.append(f"the statistics of its norms stay as training left them: {failed}.")
     return notes + notes_on_outcome(outcome)
 
 

@@ -6,6 +6,7 @@ import warnings
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import LearningWarning, NoTaskError
@@ -153,7 +154,8 @@ class TaskLifecycle:
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
         self._collect_forwards()
-        failed = measure_norm_statistics(self._sequence, self._recent)
+        context.hooks.close()  # what callbacks hooked is for training; the forwards below are not
+        failed = measure_norm_statistics(self._sequence, self._recent, self.steps > 0)
         context.record = make_record(self._attached, self._sequence.state, self.id, self._num_classes)
         self._assess(context.record, failed)
         self._sequence.callbacks.call("on_task_end", context)
@@ -217,12 +219,19 @@ class TaskLifecycle:
             self._sequence.callbacks.call("on_task_start", self._context)
         return self._context
 
-    def start_after_trace(self) -> None:
-        """Start what needs the unit graph, after the first batch was traced within this task."""
+    def start_after_trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start what needs the unit graph, after the first batch was traced within this task.
+
+        Args:
+            args: The batch's positional arguments; its forward goes on now.
+            kwargs: Its keyword arguments.
+        """
         self._entry.remember_tensors()
         self._entry.rescale(fresh_head=True)
         self.context()
         self._keep_forwards()
+        if self._attached.model.training and torch.is_grad_enabled():
+            self._recent.keep(args, kwargs)
 
     def _keep_forwards(self) -> None:
         """Keep the last training forwards for the end of the task; say at once if the task lacks units."""

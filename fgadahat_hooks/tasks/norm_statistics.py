@@ -35,17 +35,25 @@ def _can_be_reset(norm: nn.Module) -> bool:
     return hasattr(norm, "momentum") and hasattr(norm, "reset_running_stats")
 
 
-def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards) -> str | None:
+def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards, trained: bool) -> str | None:
     """Set running statistics to their averages over the task's last batches, under its hard mask.
 
     Parameters, other buffers, modes and random numbers stay as they are. Of several processes the first one measures;
     the others take over its buffers when the task is stored.
 
+    Args:
+        sequence: The tasks; one is running.
+        recent: Its last training forwards.
+        trained: Whether it made any step.
+
     Returns:
         Why the statistics could not be measured, None if they were or need not be.
     """
     model, forwards = sequence.attached.model, [f for f in recent.forwards if f.unchanged]
-    norms = _trained(model, norms_to_measure(sequence.attached, sequence.state.finished == 0), forwards)
+    wanted = norms_to_measure(sequence.attached, sequence.state.finished == 0)
+    if wanted and trained and not forwards:
+        return "no training forward of the attached model was seen; call the model itself, not its parts"
+    norms = _trained(model, wanted, forwards)
     if not norms or not is_first_rank():
         return None
     running, averaging = sequence.using_running(), _averaging(norms)
@@ -66,7 +74,7 @@ def _restored_on_error(norms: list[nn.Module]) -> Iterator[list[str]]:
     except Exception as error:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
-        failed.append(f"{type(error).__name__}: {error}")
+        failed.append(f"running its last batches again raised {type(error).__name__}: {error}")
 
 
 def _trained(model: nn.Module, norms: list[nn.Module], forwards: list[RecordedForward]) -> list[nn.Module]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
@@ -38,8 +38,8 @@ class RunningTask(Protocol):
         """Return what callbacks see of the task."""
         ...
 
-    def start_after_trace(self) -> None:
-        """Start what needs the unit graph, after the first batch was traced within this task."""
+    def start_after_trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start what needs the unit graph, after the first batch was traced within this task; it is called with it."""
         ...
 
     def snapshot(self) -> InterruptedTask:

@@ -72,6 +72,8 @@ class TaskEntry:
         refuse_sharded(attached.model.named_parameters())
         first = self._sequence.state.finished == 0
         fresh: list[Tensor] = [gate.embedding for gate in attached.gates.values()]
+        if first:  # ranks may have drawn other weights, and rates and scales go by the norms at attach
+            broadcast_from_first(attached.row_norms.values())
         self._set_embeddings(first)
         if not first:
             attached.tensors.enter(attached.initial, copy=True)

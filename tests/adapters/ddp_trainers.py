@@ -56,7 +56,7 @@ def trainer_task(rank: int, averaged: bool) -> tuple[dict[str, Tensor], dict[str
         session = fh.attach(vit(), {}, {"pixel_values": PROBE[:2]})
         data = Images(16)
         torch.manual_seed(1)
-        with session.task("a") as task:
+        with session.task("a", epochs=1) as task:
             optimizer = SGD(session.parameter_groups(lr=0.05, gate_lr=0.5))
             if by_hand:
                 task.protect(optimizer)

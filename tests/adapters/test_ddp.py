@@ -10,10 +10,12 @@ import torch.distributed as dist
 import torch.distributed.fsdp
 from torch import Tensor
 
+import fgadahat_hooks as fh
 from tests.adapters import ddp_worlds as worlds
 from tests.support.ranks import Ranks
 
 HARD: dict[str, Any] = {"adjustment": {"mode": "hat"}}
+PRESET: dict[str, Any] = fh.preset("hat", tasks=4).model_dump()
 
 
 def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
@@ -21,14 +23,15 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     return [name for name, value in one.items() if not torch.equal(value, other[name])]
 
 
-def test_hard_hat_forgets_no_bit_on_any_rank(ranks: Ranks) -> None:
-    (first, changed_here), (_, changed_there) = ranks(worlds.three_tasks, HARD)
+@pytest.mark.parametrize("spec", [HARD, PRESET], ids=["hat", "preset"])
+def test_hard_hat_forgets_no_bit_on_any_rank(ranks: Ranks, spec: dict[str, Any]) -> None:
+    (first, changed_here), (_, changed_there) = ranks(worlds.three_tasks, spec)
     assert (changed_here, changed_there) == ([], [])
     masks = torch.cat([value for name, value in first.items() if name.startswith("mask")])
     assert 0 < int(masks.sum()) < masks.numel()
 
 
-@pytest.mark.parametrize("spec", [HARD, worlds.SCALED], ids=["hat", "fg_adahat"])
+@pytest.mark.parametrize("spec", [HARD, worlds.SCALED, PRESET], ids=["hat", "fg_adahat", "preset"])
 def test_all_ranks_keep_the_same_bits(ranks: Ranks, spec: dict[str, Any]) -> None:
     """Masks, importance, heads, running statistics and weights: ranks see other data and draw other numbers."""
     (first, _), (second, _) = ranks(worlds.three_tasks, spec)

@@ -173,7 +173,7 @@ def test_attention_shows_its_projections_activation() -> None:
         backward(session, task, (torch.randn(2, 3, 8, 8), torch.tensor([0, 2])))
         optimizer.step()
         ours = session.graph.split(importance.state_dict()["total"])[projection]
-    torch.testing.assert_close(ours, min_max(shown[-1]), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours, min_max(shown[-1]), rtol=1e-5, atol=1e-7)
 
 
 def test_a_closure_is_refused_since_gradients_must_exist_before_the_step() -> None:

@@ -43,7 +43,8 @@ def test_three_mistakes_are_three_problems_with_suggestions(tmp_path: Path) -> N
 def test_the_table_of_resnet18() -> None:
     result = call("plan", "--model", "torchvision.models:resnet18", "--input", "3,64,64")
     expected = fh.plan(resnet18(weights=None), fh.preset("hat", tasks=3), torch.randn(2, 3, 64, 64))
-    assert result == (0, f"{expected}\n", "")
+    said = "Room for 10 tasks is assumed; write preset:hat,20 for another number.\n"
+    assert result == (0, f"{expected}\n", said)
     assert "layer4.1.conv2" in result.out
     assert "Finished tasks keep their outputs bit for bit." in result.out
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fgadahat_hooks as fh
+from fgadahat_hooks.errors import LearningWarning
 from fgadahat_hooks.gates.open_shares import open_shares
 from tests.reference import plasticity as reference
 
@@ -100,14 +101,37 @@ def test_other_optimizers_are_left_alone() -> None:
     session = session_of()
     weights = []
     with session.task("a") as task:
-        optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
+        optimizer = task.protect(torch.optim.Adagrad(session.parameter_groups(lr=0.1)))
         weight = session.model.get_submodule("0").get_parameter("weight")
         before = weight.detach().clone()
-        with pytest.warns(UserWarning, match="SGD keeps its learning rates"):
+        with pytest.warns(LearningWarning, match="Adagrad keeps its learning rates"):
             step(session, task, optimizer)
         assert weight.grad is not None
         weights.append(weight.detach().clone())
-        torch.testing.assert_close(weights[0], before - 0.1 * weight.grad, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(weights[0], before - 0.1 * weight.grad.sign(), rtol=1e-6, atol=1e-6)
+
+
+def test_sgd_learns_by_the_share_that_can_learn() -> None:
+    session = session_of()
+    for name in "ab":
+        with session.task(name) as task:
+            optimizer = task.protect(torch.optim.SGD(session.parameter_groups(lr=0.1)))
+            masks = {n: [i for i, e in enumerate(v.tolist()) if e > 0] for n, v in session.embeddings.items()}
+            used = {n: set(v.nonzero().flatten().tolist()) for n, v in session.cumulative_mask.items()}
+            expected = {}
+            for layer, feeding in (("0", None), ("2", "0")):
+                units = len(session.embeddings[layer])
+                f = 1.0 if feeding is None else len(masks[feeding]) / len(session.embeddings[feeding])
+                new = len(set(masks[layer]) - used[layer]) / units
+                expected[layer] = 0.1 * reference.gradient_factor(0.1, f, len(masks[layer]) / units, new, 8.0)
+            before = {n: session.model.get_submodule(n).get_parameter("weight").detach().clone() for n in expected}
+            step(session, task, optimizer)
+            for layer, rate in expected.items():
+                weight = session.model.get_submodule(layer).get_parameter("weight")
+                free = [i for i in range(len(weight)) if i not in used[layer]]
+                moved = before[layer][free] - weight.detach()[free]
+                assert weight.grad is not None
+                torch.testing.assert_close(moved, rate * weight.grad[free], rtol=1e-10, atol=1e-13)
 
 
 def test_a_step_that_raises_leaves_no_split_groups_for_the_next() -> None:

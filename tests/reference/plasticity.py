@@ -40,3 +40,11 @@ def factor(lr: float, f: float, p: float, q: float, std: float, c: float, k: flo
     third = k * std / (f**0.5 * lr)
     smaller = second if second < third else third
     return first if first > smaller else smaller
+
+
+def gradient_factor(lr: float, f: float, p: float, q: float, c: float, momentum: float = 0.0) -> float:
+    """Compute the factor of a layer's learning rate under SGD, term by term."""
+    if q == 0 or f == 0:
+        return 1.0
+    stable = (1 - momentum) / (2 * lr)
+    return sorted([c, p / (q * f), stable if stable > 1 else 1.0])[0]

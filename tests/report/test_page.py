@@ -221,7 +221,7 @@ def test_large_runs_stay_small() -> None:
     assert found.all("table", class_="heat") == []
     assert "100 rows (after learning) and 100 columns (task), too many for numbers" in found.section("accuracy")
     assert "task 99" in found.section("accuracy")
-    assert len(found.all("svg", class_="map")) == 4
+    assert len(found.all("svg", class_="map")) == 5
 
 
 def test_the_same_run_gives_the_same_page() -> None:

@@ -107,8 +107,10 @@ def test_use_is_undone_after_an_exception_and_may_be_nested(session: fh.Session)
         assert torch.equal(session.model(x), a)
 
 
-def test_use_inside_a_running_task(session: fh.Session) -> None:
-    x = batch()[0]
+def test_use_inside_a_running_task() -> None:
+    """Norms keep their running statistics here: measured anew at the end, they would change the logits."""
+    x, session = batch()[0], fh.attach(Net(), {"plasticity": {"norm_statistics": "running"}}, batch(1)[0])
+    learn(session, "a", [batch()] * 3, recipe("adamw"))
     a = logits(session, "a", x)
     with session.task("c") as task:
         optimizer = task.protect(recipe("sgd").optimizer(session))

@@ -101,7 +101,7 @@ def test_the_defaults() -> None:
             "learning_rates": "as_given",
             "norm_statistics": "measured",
             "max_factor": 8.0,
-            "max_step": 0.1,
+            "max_step": 0.2,
         },
         "norms": "per_task",
         "rest": "freeze",

@@ -71,8 +71,8 @@ def expected(net: Net, batches: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def check(net: Net, batches: list[Tensor], tolerance: float = 1e-5) -> None:
     mean, variance = expected(net, batches)
-    torch.testing.assert_close(net.norm.running_mean, mean, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(net.norm.running_var, variance, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(net.norm.get_buffer("running_mean"), mean, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(net.norm.get_buffer("running_var"), variance, rtol=tolerance, atol=tolerance)
 
 
 def test_a_bare_spec_measures_them_too() -> None:
@@ -122,7 +122,7 @@ def test_norms_in_evaluation_mode_keep_their_statistics() -> None:
         return session.model(x)  # type: ignore[no-any-return]
 
     _, net = learn(data(4), each=each)
-    assert torch.equal(net.norm.running_mean, torch.zeros(12))  # type: ignore[arg-type]
+    assert torch.equal(net.norm.get_buffer("running_mean"), torch.zeros(12))
 
 
 def test_evaluation_before_the_end_changes_nothing() -> None:
@@ -142,24 +142,36 @@ def test_statistics_stay_as_they_are_if_asked_for() -> None:
     _, net = learn(
         data(4),
         {"plasticity": {"norm_statistics": "running"}},
-        end=lambda net: after.append(net.norm.running_mean.clone()),  # type: ignore[union-attr, operator]
+        end=lambda net: after.append(net.norm.get_buffer("running_mean").clone()),
     )
-    assert torch.equal(net.norm.running_mean, after[0])  # type: ignore[arg-type]
+    assert torch.equal(net.norm.get_buffer("running_mean"), after[0])
 
 
 def test_a_model_that_cannot_run_again_keeps_its_task_and_statistics() -> None:
     after: list[Tensor] = []
 
     def end(net: Net) -> None:
-        after.append(net.norm.running_mean.clone())  # type: ignore[union-attr, operator]
+        after.append(net.norm.get_buffer("running_mean").clone())
         net.fails = True
 
     with pytest.warns(LearningWarning, match=r"statistics of its norms stay as training left them: .* RuntimeError"):
         session, net = learn(data(4), end=end)
     assert session.tasks == ("a",)
-    assert torch.equal(net.norm.running_mean, after[0])  # type: ignore[arg-type]
+    assert torch.equal(net.norm.get_buffer("running_mean"), after[0])
     assert net.norm.momentum == 0.1
     assert net.norm.training
+
+
+def test_a_loop_that_calls_parts_of_the_model_is_told() -> None:
+    def each(session: fh.Session, x: Tensor) -> Tensor:
+        net = session.model
+        assert isinstance(net, Net)
+        return net.head(F.relu(net.norm(net.first(x))))  # type: ignore[no-any-return]
+
+    with pytest.warns(
+        LearningWarning, match="no training forward of the attached model was seen; call the model itself"
+    ):
+        learn(data(3), each=each)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own modules
