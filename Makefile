@@ -44,8 +44,8 @@ mutations: $(VENV)/.dev ## Break one rule of the library at a time and see that 
 bench: $(VENV)/.dev ## Measure what a training step costs
 	@set -e; for f in benchmarks/bench_*.py; do echo "== $$f"; $(BIN)/python -m "benchmarks.$$(basename $$f .py)"; done
 
-robust: $(VENV)/.reproduce ## Learn small tasks in a row and alone, over learning rates and epochs (minutes; goes on where it was)
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.robust $(ARGS)
+robust: $(VENV)/.dev ## Learn five tasks in a row and alone, on many models (an hour; goes on where it was)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.robust --jobs $(JOBS) $(ARGS)
 
 reproduce: $(VENV)/.reproduce ## Compare the methods on real data (STREAM=S, A, B, C, D or all; ARGS="--data DIR")
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m examples.reproduce --stream $(STREAM) --jobs $(JOBS) $(ARGS)

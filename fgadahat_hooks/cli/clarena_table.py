@@ -74,9 +74,9 @@ ALGORITHMS: Mapping[str, Mapping[str, Argument]] = {
 """Each algorithm's arguments."""
 
 FIXED_VALUES: Mapping[str, Mapping[str, Any]] = {
-    "HAT": {"adjustment.apply_to": "gradient"},
-    "AdaHAT": {"adjustment.apply_to": "gradient"},
-    "FGAdaHAT": {"adjustment.mode": "fg_adahat", "adjustment.apply_to": "gradient"},
+    "HAT": {"adjustment.apply_to": "gradient", "gates.annealing": "epoch"},
+    "AdaHAT": {"adjustment.apply_to": "gradient", "gates.annealing": "epoch"},
+    "FGAdaHAT": {"adjustment.mode": "fg_adahat", "adjustment.apply_to": "gradient", "gates.annealing": "epoch"},
 }
 """Values that follow from the class itself, not from an argument."""
 

@@ -73,9 +73,9 @@ def learning_rate_factor(
     return max(by_inputs, min(by_units, by_step))
 
 
-MAX_GRADIENT_RATE = 0.5
-"""Up to where SGD's learning rate is raised, over `1 - momentum`. Networks with inputs of size 1 become unstable at
-about 1, and users go near it by themselves."""
+MAX_GRADIENT_RATE = 1.0
+"""Up to where SGD's learning rate is raised, over `1 - momentum`. Small networks with inputs of size 1 become
+unstable not far above it."""
 
 
 def gradient_learning_rate_factor(
@@ -83,7 +83,7 @@ def gradient_learning_rate_factor(
 ) -> float:
     """Return by how much the learning rate of a layer is multiplied, for SGD, whose step is as large as the gradient.
 
-    The factor is `min(c, p / (q f), max(1, (1 - m) / (2 lr)))`. A step lowers the loss by `lr` times the sum of the
+    The factor is `min(c, p / (q f), max(1, (1 - m) / lr))`. A step lowers the loss by `lr` times the sum of the
     squared gradients of what learns: of a share `q f` of the weights, whose gradients the rescaled weights above make
     `1 / sqrt(p)` as large. The last term ends the growth where a learning rate is near the limit of stability already.
 

@@ -20,8 +20,8 @@ class PlasticitySpec(Block):
     )
     learning_rates: Literal["as_given", "by_share"] = Field(
         default="as_given",
-        description="'by_share': with Adam and its kin, a layer's learning rate is raised by the share of its inputs "
-        "that are open and the share of its units that the task can train. 'as_given': left as it is.",
+        description="'by_share': with SGD, Adam and its kin, a layer's learning rate is raised by the share of its "
+        "inputs that are open and the share of its units that the task can train. 'as_given': left as it is.",
     )
     norm_statistics: Literal["running", "measured"] = Field(
         default="measured",

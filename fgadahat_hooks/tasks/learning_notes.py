@@ -61,8 +61,8 @@ def _few_free(masks: Masks, tasks: int, finished: int) -> Iterator[str]:
         none = sum(new[name] == 0 for name in short)
         yield (
             f"{_layers(short)} fewer free units than the task's share ({none} with none at all): room was made for "
-            f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), widen the "
-            "network, or forget a task."
+            f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), or widen "
+            "the network."
         )
 
 
@@ -106,8 +106,9 @@ def notes_on_travel(attached: AttachedModel, travel: float | None) -> list[str]:
     if attached.spec.gates.choose != "learn" or travel is None or travel >= FEWEST_TRAVEL:
         return []
     return [
-        f"its embeddings could move by {travel:.2g} at most (learning rate times steps), less than {FEWEST_TRAVEL}: "
-        "its mask is nearly the random half that it began with. Raise `gate_lr`, or use gates.choose: share."
+        f"its embeddings could move by {travel:.2g} at most (learning rate times steps until its mask is fixed), less "
+        f"than {FEWEST_TRAVEL}: its mask is nearly the random half that it began with. Raise `gate_lr`, or use "
+        "gates.choose: share."
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +100,7 @@ class RecentForwards:
         if self._copy:
             args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (args, kwargs))
         evaluating = tuple(name for name, module in self._modules if not module.training)
-        labels = _class_numbers(self._data())
-        self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating, labels))
+        self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating))
         total = sum(forward.bytes for forward in self.forwards)
         while len(self.forwards) > 1 and total > MAX_BYTES:
             total -= self.forwards.popleft().bytes
@@ -112,18 +111,21 @@ class RecentForwards:
         return embeddings[0].device.type if embeddings else "cpu"
 
     def keep_output(self, output: Any) -> None:
-        """Keep the class logits of the forward whose arguments were kept last."""
-        if self.forwards and self.forwards[-1].labels is not None:
-            try:
-                self.forwards[-1].logits = logits_of(output).detach()
-            except FgadahatError:
-                self.forwards[-1].logits = None
+        """Keep the labels of the forward whose arguments were kept last, and the class logits in its output."""
+        if not self.forwards:
+            return
+        last = self.forwards[-1]
+        last.labels = _class_numbers(self._data())  # not before the forward: a trainer's own hook may tell the batch
+        if last.labels is not None:
+            with suppress(FgadahatError):
+                last.logits = logits_of(output).detach()
 
     def collect(self) -> None:
         """Keep the latest forward of a compiled model: compiled code cannot copy it by itself."""
         if self.compiled is not None:
             (args, kwargs), self.compiled = self.compiled, None
             self.keep(args, kwargs)
+            self.forwards[-1].labels = _class_numbers(self._data())
 
     def clear(self) -> None:
         """Drop all."""

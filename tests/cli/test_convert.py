@@ -41,7 +41,7 @@ FINE: dict[str, Any] = {
     "filter_unmasked_importance": False,
     "step_multiply_training_mask": False,
 }
-GATES = {"s_max": 300.0, "clamp_threshold": 40.0, "init": "U-11"}
+GATES = {"s_max": 300.0, "annealing": "epoch", "clamp_threshold": 40.0, "init": "U-11"}
 
 
 def hydra(name: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_adahat() -> None:
 def test_fg_adahat() -> None:
     assert converted(hydra("FGAdaHAT", FINE)) == to_spec(
         {
-            "gates": {"s_max": 300.0, "clamp_threshold": 40.0},
+            "gates": {"s_max": 300.0, "annealing": "epoch", "clamp_threshold": 40.0},
             "regularization": {"factor": 0.1},
             "importance": {
                 "type": "input_weight_gradient_abs_sum",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fgadahat_hooks.functional.plasticity import (
     free_row_factor,
+    gradient_learning_rate_factor,
     head_learning_rate_factor,
     learning_rate_factor,
     task_share,
@@ -35,8 +36,20 @@ def test_factors_are_those_of_the_formula(f: float, p: float, q: float, lr: floa
     assert ours == pytest.approx(reference.factor(lr, f, p, q, std, 8.0, 0.1), rel=1e-12)
 
 
+@given(*[st.floats(0.01, 1)] * 3, st.floats(1e-5, 10), st.floats(0, 0.99))
+def test_factors_under_sgd_are_those_of_the_formula(f: float, p: float, q: float, lr: float, momentum: float) -> None:
+    ours = gradient_learning_rate_factor(lr, f, p, q, 8.0, momentum)
+    assert ours == pytest.approx(reference.gradient_factor(lr, f, p, q, 8.0, momentum), rel=1e-12)
+
+
+def test_sgd_near_its_limit_of_stability_is_left_alone() -> None:
+    assert gradient_learning_rate_factor(0.1, 0.2, 0.4, 0.2, momentum=0.9) == pytest.approx(1.0)
+    assert gradient_learning_rate_factor(0.01, 0.2, 0.4, 0.2, momentum=0.9) == pytest.approx(8.0)
+
+
 def test_without_gates_nothing_is_changed() -> None:
     assert learning_rate_factor(1e-3, 1.0, 1.0, 1.0, 0.1) == 1.0
+    assert gradient_learning_rate_factor(1e-2, 1.0, 1.0, 1.0) == 1.0
     assert free_row_factor(1.0) == head_learning_rate_factor(1.0) == 1.0
 
 

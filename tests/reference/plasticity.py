@@ -46,5 +46,5 @@ def gradient_factor(lr: float, f: float, p: float, q: float, c: float, momentum:
     """Compute the factor of a layer's learning rate under SGD, term by term."""
     if q == 0 or f == 0:
         return 1.0
-    stable = (1 - momentum) / (2 * lr)
+    stable = (1 - momentum) / lr
     return sorted([c, p / (q * f), stable if stable > 1 else 1.0])[0]

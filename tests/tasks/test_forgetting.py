@@ -273,7 +273,8 @@ def test_an_interrupted_task_must_end_first() -> None:
 
 def test_importances_that_nothing_can_sum_anew() -> None:
     session = learnt(fh.preset("fg_adahat", tasks=3), tasks="ab")
-    other = fh.attach(Net(), None, PROBE[:1], callbacks=[fh.GradientAdjustCallback({"mode": "hat"})])
+    hard = [fh.GradientAdjustCallback({"mode": "hat"})]
+    other = fh.attach(Net(), {"rest": "per_task"}, PROBE[:1], callbacks=hard)
     other.load_state_dict(session.state_dict())
     with pytest.raises(BadCallError, match="Expected a SummationCallback"):
         other.forget("a", dry_run=False)

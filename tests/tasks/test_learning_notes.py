@@ -69,8 +69,7 @@ def test_a_task_without_its_share_says_so_when_it_begins() -> None:
     text = str(caught[0].message)
     assert text == (
         "Task 'd': 2 layers ('0', '2') have fewer free units than the task's share (2 with none at all): room was made "
-        "for 3 tasks, and this is number 4. Attach with room for more (gates.tasks), widen the network, or forget a "
-        "task."
+        "for 3 tasks, and this is number 4. Attach with room for more (gates.tasks), or widen the network."
     )
     with nothing_said():  # not again when it ends
         task.__exit__(None, None, None)

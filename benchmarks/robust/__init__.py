@@ -1,0 +1,1 @@
+"""Models learn five tasks in a row, and each task alone, over kinds of models, learning rates and epochs."""
