@@ -60,9 +60,7 @@ SHARE = Recipe(
 )
 
 # The same with half the limit of a raised learning rate, as the presets had it before.
-SMALL_STEP = Recipe(
-    lr=2e-3, schedule="linear", spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.1}}
-)
+SMALL_STEP = Recipe(lr=2e-3, schedule="linear", spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.1}})
 
 GRADIENT = {"apply_to": "gradient"}
 
