@@ -69,6 +69,11 @@ class LearningRates:
                 stacklevel=2,
             )
 
+    def close(self) -> None:
+        """Restore the groups of all optimizers: a step may have raised."""
+        for optimizer in list(self._own):
+            self.leave(optimizer)
+
     def leave(self, optimizer: Optimizer) -> None:
         """Restore the groups."""
         own = self._own.pop(optimizer, None)

@@ -189,6 +189,7 @@ class ProtectedSteps:
         """Return the learning rates of this task; made at its first step, since the model is traced by then."""
         if self._rates is None:
             self._rates = LearningRates(self._attached, self._state)
+            self._hooks.undo(self._rates.close)
         return self._rates
 
     def _compare_ranks(self, optimizer: Optimizer) -> None:

@@ -119,7 +119,8 @@ def notes_on_outcome(outcome: Outcome) -> list[str]:
     if outcome.samples < FEW_SAMPLES or outcome.classes < 2:
         return []
     seen = f"on its last {outcome.samples} training samples, under the hard mask that is served"
-    if outcome.accuracy < outcome.most_frequent + min(0.1, 0.5 / outcome.classes):
+    margin = min(0.1, 0.5 / outcome.classes, 0.2 * (1 - outcome.most_frequent))
+    if outcome.accuracy < outcome.most_frequent + margin:
         return [
             f"accuracy is {outcome.accuracy:.0%} {seen}, where the most frequent class alone gives "
             f"{outcome.most_frequent:.0%}: the task is at chance. Train longer, or raise the learning rate."

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from fgadahat_hooks.distributed.ranks import is_first_rank
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.tasks.random_states import random_state, set_random_state
-from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward, version_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -32,7 +32,7 @@ def norms_to_measure(attached: AttachedModel, first: bool) -> list[nn.Module]:
 
 
 def _can_be_reset(norm: nn.Module) -> bool:
-    return hasattr(norm, "momentum") and hasattr(norm, "reset_running_stats")
+    return isinstance(norm, BatchNorm)  # others understand a momentum of None in their own ways
 
 
 def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards, trained: bool) -> str | None:
@@ -87,7 +87,8 @@ def _trained(model: nn.Module, norms: list[nn.Module], forwards: list[RecordedFo
 def _averaging(norms: list[nn.Module]) -> Iterator[None]:
     """Run the block with norms that average all their batches evenly from now on, each process its own."""
     before = [(norm, getattr(norm, "momentum", None)) for norm in norms]
-    counters = [norm.get_buffer("num_batches_tracked").clone() for norm in norms]
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    buffers = [(norm, {name: norm.get_buffer(name).clone() for name in names}) for norm in norms]
     synchronised = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
     try:
         for norm in norms:
@@ -99,22 +100,28 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
     finally:
         for norm in synchronised:
             norm.__dict__.pop("forward", None)
-        for (norm, momentum), counter in zip(before, counters, strict=True):
+        for norm, momentum in before:
             norm.momentum = momentum  # type: ignore[assignment]
-            norm.get_buffer("num_batches_tracked").copy_(counter)
+        for norm, values in buffers:
+            reached = bool(norm.get_buffer("num_batches_tracked"))
+            for name in names if not reached else names[2:]:  # one that no forward reached keeps its statistics
+                norm.get_buffer(name).copy_(values[name])
 
 
 @contextmanager
 def buffers_kept(model: nn.Module, norms: Sequence[nn.Module] = ()) -> Iterator[None]:
     """Run the block; restore modes, random numbers and all buffers but those of the norms."""
     own = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
-    buffers: list[tuple[Tensor, Tensor]] = [(b, b.clone()) for b in model.buffers() if id(b) not in own]
+    owners = [(m, n, b) for m in model.modules() for n, b in m._buffers.items() if b is not None and id(b) not in own]
+    buffers = [(module, name, b, b.clone(), version_of(b)) for module, name, b in owners]
     modes, numbers = [(module, module.training) for module in model.modules()], random_state()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for buffer, value in buffers:
-            buffer.copy_(value)
         set_random_state(numbers)
+        for module, name, buffer, value, version in buffers:
+            module._buffers[name] = buffer  # the forward may have assigned another
+            if version_of(buffer) != version:
+                buffer.copy_(value)

@@ -54,16 +54,17 @@ def outcome_of(sequence: TaskSequence, recent: RecentForwards) -> Outcome:
             for module in model.modules():
                 module.training = False
             outputs = [recent.run(model, forward) for forward in forwards]
+        found = _classified(forwards, outputs)
+        found.reuse = meter.shares()
     except Exception as error:
         return Outcome(failed=f"{type(error).__name__}: {error}")
-    found = _classified(forwards, outputs)
-    found.reuse = meter.shares()
     return found
 
 
 def _classified(forwards: list[RecordedForward], outputs: list[object]) -> Outcome:
     """Return accuracy and losses over the forwards whose outputs are logits for their labels."""
-    rows = [row for forward, output in zip(forwards, outputs, strict=True) if (row := _row(forward, output))]
+    found = [row for forward, output in zip(forwards, outputs, strict=True) if (row := _row(forward, output))]
+    rows = [row for row in found if row[0].shape[1] == found[-1][0].shape[1]]
     if not rows:
         return Outcome()
     logits, labels = (torch.cat(parts) for parts in zip(*[row[:2] for row in rows], strict=True))

@@ -46,13 +46,19 @@ class RecordedForward:
         """Note the tensors' versions, and their bytes."""
         leaves = pytree.tree_leaves((self.args, self.kwargs))
         self._tensors = [t for t in leaves if isinstance(t, Tensor)]
-        self._versions = [_version(t) for t in self._tensors]
+        self._versions = [version_of(t) for t in self._tensors]
         self.bytes = sum(t.numel() * t.element_size() for t in self._tensors)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the arguments can be saved: dense tensors outside of transforms such as `vmap`."""
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        return all(t.layout is torch.strided and not wrapped(t) for t in self._tensors)
 
     @property
     def unchanged(self) -> bool:
         """Whether nothing was written into the arguments since."""
-        return self._versions == [_version(t) for t in self._tensors]
+        return self._versions == [version_of(t) for t in self._tensors]
 
     def run(self, model: nn.Module, device: str) -> Any:
         """Run the forward again, under its autocast; return the output."""
@@ -97,8 +103,8 @@ class RecentForwards:
 
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the arguments of a forward, and drop the oldest forwards beyond the limits."""
-        if self._copy:
-            args, kwargs = pytree.tree_map_only(Tensor, lambda t: t.detach().clone(), (args, kwargs))
+        taken = (lambda t: t.detach().clone()) if self._copy else Tensor.detach  # never with its graph
+        args, kwargs = pytree.tree_map_only(Tensor, taken, (args, kwargs))
         evaluating = tuple(name for name, module in self._modules if not module.training)
         self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating))
         total = sum(forward.bytes for forward in self.forwards)
@@ -145,7 +151,7 @@ class RecentForwards:
     # ---------------------------------------------------------------- in a saved state
     def dump(self) -> list[dict[str, Any]]:
         """Return the arguments as lists and dicts, with what differs from a plain forward."""
-        return [_dump(forward) for forward in self.forwards]
+        return [_dump(forward) for forward in self.forwards if forward.is_plain]
 
     def load(self, forwards: list[dict[str, Any]] | None) -> None:
         """Continue with the forwards of an interrupted task."""
@@ -161,7 +167,8 @@ def _dump(forward: RecordedForward) -> dict[str, Any]:
     return {**saved, **{name: value for name, value in optional.items() if value is not None}}
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """Return how often something was written into a tensor; 0 for tensors of inference mode, which do not count it."""
     return 0 if tensor.is_inference() else tensor._version
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from fgadahat_hooks.errors import BadCallError, LeakError
+from fgadahat_hooks.errors import BadCallError, LeakError, LearningWarning
 from fgadahat_hooks.gates.task_state import TaskId
 from fgadahat_hooks.progress import Bar, progress
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -79,7 +80,9 @@ def _add_training(
         LeakError: They changed a finished task, or moved a protected element.
         OptimizerError: The optimizer was refused, and moved no protected element.
     """
-    leaks, training, refused = learn_scratch_tasks(sequence, inputs, optimizer, steps, bar)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LearningWarning)  # the scratch tasks learn random targets
+        leaks, training, refused = learn_scratch_tasks(sequence, inputs, optimizer, steps, bar)
     policies = {p.name: f"{p.protection} ({p.reason})" for p in sequence.attached.policies if p.name in leaks}
     report = replace(report, leaks=leaks, training=training, policies=policies)
     if leaks:

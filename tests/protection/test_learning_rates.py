@@ -149,6 +149,19 @@ def test_a_step_that_raises_leaves_no_split_groups_for_the_next() -> None:
         assert optimizer.param_groups is groups
 
 
+def test_an_error_in_a_step_leaves_the_groups_as_they_were_made() -> None:
+    session = session_of()
+    optimizer = torch.optim.AdamW(session.parameter_groups(lr=1e-3))
+    groups = optimizer.param_groups
+    with session.task("a") as task:
+        task.protect(optimizer)
+        step(session, task, optimizer)
+        optimizer.state[session.model.get_submodule("0").get_parameter("weight")].pop("exp_avg")
+        with pytest.raises(KeyError):
+            step(session, task, optimizer)
+    assert optimizer.param_groups is groups
+
+
 def test_shares_are_counted_under_the_hard_masks() -> None:
     session = session_of()
     with session.task("a"):

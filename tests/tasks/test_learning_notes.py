@@ -187,6 +187,43 @@ def test_a_task_that_cannot_be_checked_is_kept() -> None:
     assert session.tasks == ("a",)
 
 
+class Similarities(nn.Module):
+    """Gives as many outputs as the batch has samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        out: Tensor = h @ h.t()
+        return out
+
+
+def test_outputs_of_another_width_in_the_last_batch_lose_no_task() -> None:
+    session = attach({"heads": {"names": []}}, Similarities())
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=1e-2)))
+        for x, y in task.batches([(X, Y), (X[:7], Y[:7])]):
+            optimizer.zero_grad()
+            F.cross_entropy(session.model(x), torch.arange(len(y))).backward()
+            optimizer.step()
+    assert session.tasks == ("a",)
+
+
+def test_rare_classes_that_are_learnt_are_no_chance() -> None:
+    with nothing_said():
+        learn(attach(), "a", (X[:, 0] > 1.0).long(), lr=3e-2, steps=150)
+
+
+def test_a_proof_does_not_warn_of_its_own_tasks() -> None:
+    session = attach()
+    learn(session, "a")
+    session.model.eval()
+    with nothing_said():
+        session.verify(optimizer=torch.optim.AdamW)
+
+
 # ------------------------------------------------------------------ where it is kept
 def test_notes_are_saved_and_shown_beside_a_proof(tmp_path: Any) -> None:
     session = attach()

@@ -194,3 +194,37 @@ def test_random_numbers_and_other_buffers_stay() -> None:
     numbers: list[Tensor] = []
     learn(data(3), end=lambda net: numbers.append(torch.get_rng_state()))
     assert torch.equal(torch.get_rng_state(), numbers[0])
+
+
+class TwoNorms(nn.Module):
+    """A norm for each kind of input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norms = nn.Linear(6, 12), nn.ModuleList([nn.BatchNorm1d(12), nn.BatchNorm1d(12)])
+        self.head = nn.Linear(12, 3)
+        self.calls: Tensor
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x: Tensor, kind: int = 0) -> Tensor:
+        self.calls = self.calls + 1
+        out: Tensor = self.head(F.relu(self.norms[kind](self.first(x))))
+        return out
+
+
+def test_what_the_last_forwards_do_not_reach_and_what_they_assign_stays() -> None:
+    torch.manual_seed(0)
+    net = TwoNorms()
+    session = fh.attach(net, {}, data(1)[0][0])
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=1e-2)))
+        for number, (x, y) in enumerate(task.batches(data(MEASURED_FORWARDS + 8))):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x + 5, 0) if number < 8 else net(x, 1), y).backward()
+            optimizer.step()
+        first = net.norms[0].get_buffer("running_mean").clone()
+        second = net.norms[1].get_buffer("running_mean").clone()
+        calls = int(net.calls)
+    assert torch.equal(net.norms[0].get_buffer("running_mean"), first)
+    assert not torch.equal(net.norms[1].get_buffer("running_mean"), second)
+    assert int(net.calls) == calls
