@@ -83,12 +83,14 @@ def _trained(model: nn.Module, norms: list[nn.Module], forwards: list[RecordedFo
     return [n for n in norms if any(names[id(n)] not in forward.evaluating for forward in forwards)]
 
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 @contextmanager
 def _averaging(norms: list[nn.Module]) -> Iterator[None]:
     """Run the block with norms that average all their batches evenly from now on, each process its own."""
     before = [(norm, getattr(norm, "momentum", None)) for norm in norms]
-    names = ("running_mean", "running_var", "num_batches_tracked")
-    buffers = [(norm, {name: norm.get_buffer(name).clone() for name in names}) for norm in norms]
+    buffers = [(norm, {name: norm.get_buffer(name).clone() for name in _STATISTICS}) for norm in norms]
     synchronised = [norm for norm in norms if isinstance(norm, nn.SyncBatchNorm)]
     try:
         for norm in norms:
@@ -102,18 +104,22 @@ def _averaging(norms: list[nn.Module]) -> Iterator[None]:
             norm.__dict__.pop("forward", None)
         for norm, momentum in before:
             norm.momentum = momentum  # type: ignore[assignment]
-        for norm, values in buffers:
-            reached = bool(norm.get_buffer("num_batches_tracked"))
-            for name in names if not reached else names[2:]:  # one that no forward reached keeps its statistics
-                norm.get_buffer(name).copy_(values[name])
+        _restore_counters(buffers)
+
+
+def _restore_counters(buffers: list[tuple[nn.Module, dict[str, Tensor]]]) -> None:
+    """Restore the norms' counts of batches, and the statistics of norms that no forward reached."""
+    for norm, values in buffers:
+        reached = bool(norm.get_buffer("num_batches_tracked"))
+        for name in _STATISTICS[2:] if reached else _STATISTICS:
+            norm.get_buffer(name).copy_(values[name])
 
 
 @contextmanager
 def buffers_kept(model: nn.Module, norms: Sequence[nn.Module] = ()) -> Iterator[None]:
     """Run the block; restore modes, random numbers and all buffers but those of the norms."""
     own = {id(buffer) for norm in norms for buffer in norm.buffers(recurse=False)}
-    owners = [(m, n, b) for m in model.modules() for n, b in m._buffers.items() if b is not None and id(b) not in own]
-    buffers = [(module, name, b, b.clone(), version_of(b)) for module, name, b in owners]
+    buffers = [(module, name, b, b.clone(), version_of(b)) for module, name, b in _buffers(model) if id(b) not in own]
     modes, numbers = [(module, module.training) for module in model.modules()], random_state()
     try:
         yield
@@ -125,3 +131,9 @@ def buffers_kept(model: nn.Module, norms: Sequence[nn.Module] = ()) -> Iterator[
             module._buffers[name] = buffer  # the forward may have assigned another
             if version_of(buffer) != version:
                 buffer.copy_(value)
+
+
+def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    """Yield every buffer with its module and its name there."""
+    for module in model.modules():
+        yield from ((module, name, buffer) for name, buffer in module._buffers.items() if buffer is not None)
