@@ -147,8 +147,12 @@ class _LinearisedMask(NamedTuple):
 class Gate(nn.Module):
     """The task embedding of one layer and the mask computed from it.
 
-    Called on a layer's output, it multiplies each unit by its mask.
+    Called on a layer's output, it multiplies each unit by its mask. With gains, each open unit has a gain and a bias of
+    the running task as well: `m (g y + b)` for an output `y`.
     """
+
+    gain: nn.Parameter | None
+    bias: nn.Parameter | None
 
     def __init__(self, name: str, like: Tensor, units: int, unit_axis: int, context: GateContext) -> None:
         """Create the embedding `(units,)`.
@@ -164,10 +168,21 @@ class Gate(nn.Module):
         super().__init__()
         dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
         self.embedding = nn.Parameter(torch.zeros(units, dtype=dtype, device=like.device))
+        self.register_parameter("gain", None)
+        self.register_parameter("bias", None)
         self.name = name
         self.unit_axis = unit_axis
         self.context = context
         context.gates.append(self)
+
+    def add_gains(self) -> None:
+        """Give each unit a gain, 1, and a bias, 0, both `(units,)`."""
+        like = self.embedding.detach()
+        self.gain, self.bias = nn.Parameter(torch.ones_like(like)), nn.Parameter(torch.zeros_like(like))
+
+    def drop_gains(self) -> None:
+        """Take the gains and biases away."""
+        self.gain, self.bias = None, None
 
     def mask(self) -> Tensor | None:
         """Return the mask `(units,)` that currently applies; None if gates are open.
@@ -203,9 +218,16 @@ class Gate(nn.Module):
         return hard_mask(self.embedding.detach()).to(self.embedding.dtype)
 
     def forward(self, output: Tensor) -> Tensor:
-        """Multiply each unit of a layer's output by its mask."""
+        """Multiply each unit of a layer's output by its mask, after its gain and bias if it has them."""
         mask = self.mask()
-        return output if mask is None else output * broadcast_along(mask, output, self.unit_axis)
+        if mask is None:
+            return output
+        if self.gain is None or self.bias is None:
+            return output * broadcast_along(mask, output, self.unit_axis)
+        gain, bias = mask * self.gain, mask * self.bias
+        return torch.addcmul(
+            broadcast_along(bias, output, self.unit_axis), output, broadcast_along(gain, output, self.unit_axis)
+        )
 
     def extra_repr(self) -> str:
         """Show the number of units."""

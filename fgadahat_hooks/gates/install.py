@@ -46,6 +46,8 @@ def add_gates(model: nn.Module, spec: AttachSpec, names: Iterable[str], hooks: H
         module, kind = layers[name]
         gates[name] = Gate(name, module.get_parameter("weight"), kind.units(module), kind.unit_axis, context)
         gates[name].train(module.training)
+        if spec.gates.gains == "per_task":
+            gates[name].add_gains()
         hooks.child(module, GATE, gates[name])
     return AttachedModel(model, spec, gates, context, hooks)
 
@@ -73,7 +75,9 @@ def _install_outputs_and_norms(attached: AttachedModel, graph: UnitGraph) -> Non
         for module in map(attached.model.get_submodule, layer.sites):
             if layer.position == "output":
                 install_output(attached.hooks, module)
-            elif layer.position == "after_norm":
+                continue
+            attached.gates[name].drop_gains()  # a norm has its own, and rows of a weight have no output to act on
+            if layer.position == "after_norm":
                 install_norm(attached.hooks, module, attached.gates[name])
 
 

@@ -12,7 +12,7 @@ from fgadahat_hooks.graph.unit_graph import GATE, UnitGraph
 from fgadahat_hooks.spec.attach_spec import AttachSpec
 
 Protection = Literal["gated", "per_task", "frozen", "shared"]
-Role = Literal["gated", "head", "norm", "rest"]
+Role = Literal["gated", "gain", "head", "norm", "rest"]
 
 _NORM_POLICY: dict[str, Protection] = {"per_task": "per_task", "freeze": "frozen", "share": "shared"}
 
@@ -59,6 +59,7 @@ def own_tensors(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor,
     seen: set[int] = set()
     for owner, module in model.named_modules():
         if owner.split(".")[-1] == GATE:
+            yield from ((f"{owner}.{n}", owner, module, t, True) for n, t in _gains(module))
             continue
         parts = [*((n, t, True) for n, t in module._parameters.items())]
         parts += [(n, t, False) for n, t in module._buffers.items()]
@@ -66,6 +67,11 @@ def own_tensors(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor,
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 yield f"{owner}.{local}" if owner else local, owner, module, tensor, is_parameter
+
+
+def _gains(gate: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of a gate but its embedding, which its masks stand for once a task is finished."""
+    return ((name, p) for name, p in gate.named_parameters() if name != "embedding")
 
 
 def classify(model: nn.Module, graph: UnitGraph, spec: AttachSpec) -> list[TensorPolicy]:
@@ -91,6 +97,8 @@ def _policy(name: str, owner: str, role: Role, tensor: Tensor, is_parameter: boo
 
 def _role(name: str, module: nn.Module, tensor: Tensor, graph: UnitGraph, heads: set[int]) -> Role:
     owner, _, local = name.rpartition(".")
+    if owner.split(".")[-1] == GATE:
+        return "gain"
     if owner in graph.layers and local in ("weight", "bias"):
         return "gated"
     if id(tensor) in heads:
@@ -99,6 +107,8 @@ def _role(name: str, module: nn.Module, tensor: Tensor, graph: UnitGraph, heads:
 
 
 def _protection(role: Role, tensor: Tensor, is_parameter: bool, spec: AttachSpec) -> tuple[Protection, str]:
+    if role == "gain":
+        return "per_task", "gates.gains: per_task"
     if role == "gated":
         return "gated", f"adjustment rates, mode {spec.adjustment.mode}"
     if is_parameter and not tensor.requires_grad and role != "head":

@@ -67,6 +67,13 @@ class GatesSpec(Block):
         "that are left.",
     )
 
+    gains: Literal["none", "per_task"] = Field(
+        default="none",
+        description="'per_task': each task has a gain and a bias of every unit that it opens, old or new, where the "
+        "gate acts on a layer's output (behind a norm, the norm's scale and shift are that). 'none': gates only close. "
+        "This library's own addition, as feature-wise linear modulation (FiLM).",
+    )
+
     @model_validator(mode="after")
     def _shares_need_tasks(self) -> GatesSpec:
         if self.choose == "share" and self.tasks is None:

@@ -29,6 +29,11 @@ class PlasticitySpec(Block):
         "averaged anew over its last batches under the hard mask that is served (at most 64 batches and 64 MiB of "
         "inputs are kept for it). 'running': as training left them.",
     )
+    gain_factor: Positive = Field(
+        default=10.0,
+        description="Factor on the learning rate of a task's gains and biases of units, and of its norms' scale and "
+        "shift, with Adam and its kin and 'learning_rates: by_share'; no unit.",
+    )
     max_factor: Positive = Field(
         default=8.0, description="Limit of a learning rate's factor that comes from closed inputs alone; no unit."
     )
