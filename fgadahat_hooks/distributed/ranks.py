@@ -48,6 +48,15 @@ def mean_over_ranks(values: Tensor, samples: float, data: Any = None) -> Tensor:
     return (total[:-1] / total[-1]).to(values)
 
 
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of a vector over the ranks: one `all_reduce`; the vector itself in a single process."""
+    if not is_distributed():
+        return values
+    total = values.to(_device(values), copy=True)
+    dist.all_reduce(total)
+    return total.to(values.device)
+
+
 def _batch_size(data: Any) -> int:
     """Return the length of the first tensor of a batch, 1 if there is none."""
     first = next((t for t in pytree.tree_leaves(data) if isinstance(t, Tensor) and t.dim() > 0), None)

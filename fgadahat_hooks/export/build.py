@@ -8,6 +8,7 @@ from torch import nn
 
 from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.export.bake import bake
+from fgadahat_hooks.export.bake_gains import bake_gains, without_gains
 from fgadahat_hooks.export.check import outputs, require_equal_outputs
 from fgadahat_hooks.export.compact import compacted
 from fgadahat_hooks.export.plain import plain_copy
@@ -51,11 +52,12 @@ def export(
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
     with exclusive:
         plain = plain_copy(attached.model)
-    TaskTensors(plain, []).enter(record.tensors, copy=True)
+    TaskTensors(plain, []).enter(without_gains(record.tensors), copy=True)
+    rounded = bake_gains(plain, attached.graph, record.tensors)
     bake(plain, attached.graph, record.masks)
     with using:
         expected = outputs(attached.model, inputs)
-    require_equal_outputs(task, plain, attached.graph, expected, outputs(plain, inputs))
+    require_equal_outputs(task, plain, attached.graph, expected, outputs(plain, inputs), rounded)
     if not compact:
         return plain, None
     return compacted(plain, attached.graph, record.masks, inputs)

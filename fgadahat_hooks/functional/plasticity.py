@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
 
 def task_share(units: int, tasks: int, finished: int, first: float = 1.5) -> int:
     """Return the number of units of a layer that a task gets; those of all tasks together are `units`.
@@ -39,6 +42,28 @@ def free_row_factor(open_inputs: float) -> float:
     A unit sums over its open inputs alone. With this factor the variance of that sum is what it is without gates.
     """
     return 1.0 / math.sqrt(open_inputs) if open_inputs > 0 else 1.0
+
+
+def calibrated_gain(mean: Tensor, std: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """Return gain `s / std` and bias `-s mean / std`: with them a unit's output has mean 0 and standard deviation `s`.
+
+    The units of earlier tasks were trained for other data: on new data some are nearly constant, and others many times
+    larger than a fresh unit. The same idea gives fresh networks their first scale in Salimans and Kingma, "Weight
+    Normalization" (2016), section 3. A unit that is constant keeps gain 1 and bias 0.
+
+    Args:
+        mean: Mean of each unit's output, `(units,)`.
+        std: Its standard deviation, `(units,)`.
+        target: Standard deviation `s` that outputs are to have.
+    """
+    varies = std > CONSTANT_UNIT * mean.abs().clamp(min=torch.finfo(mean.dtype).tiny)
+    gain = torch.where(varies, target / torch.where(varies, std, 1.0), 1.0)
+    return gain, torch.where(varies, -mean * gain, 0.0)
+
+
+CONSTANT_UNIT = 1e-4
+"""A unit counts as constant if its standard deviation is a smaller part of its mean than this: what it varies by is
+mostly rounding, which its gain would blow up."""
 
 
 def learning_rate_factor(

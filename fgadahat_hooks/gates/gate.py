@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,13 @@ class _LinearisedMask(NamedTuple):
         return self.scale is scale and self.version == embedding._version and same_place
 
 
+class Calibration(Protocol):
+    """Sets the gains and biases of a gate from the outputs of its layer."""
+
+    def see(self, gate: Gate, output: Tensor) -> None:
+        """Take in an output of the gate's layer, before the gate acts on it."""
+
+
 class Gate(nn.Module):
     """The task embedding of one layer and the mask computed from it.
 
@@ -168,6 +175,7 @@ class Gate(nn.Module):
         super().__init__()
         dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
         self.embedding = nn.Parameter(torch.zeros(units, dtype=dtype, device=like.device))
+        self.calibration: Calibration | None = None
         self.register_parameter("gain", None)
         self.register_parameter("bias", None)
         self.name = name
@@ -224,10 +232,11 @@ class Gate(nn.Module):
             return output
         if self.gain is None or self.bias is None:
             return output * broadcast_along(mask, output, self.unit_axis)
+        if self.calibration is not None and not torch.compiler.is_compiling():
+            self.calibration.see(self, output)
         gain, bias = mask * self.gain, mask * self.bias
-        return torch.addcmul(
-            broadcast_along(bias, output, self.unit_axis), output, broadcast_along(gain, output, self.unit_axis)
-        )
+        # Two operations, not `addcmul`: attribution measures have rules for both.
+        return output * broadcast_along(gain, output, self.unit_axis) + broadcast_along(bias, output, self.unit_axis)
 
     def extra_repr(self) -> str:
         """Show the number of units."""

@@ -11,6 +11,7 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import Gate, GateContext
 from fgadahat_hooks.gates.sites import JointGate, install_fold, install_norm, install_output
 from fgadahat_hooks.graph.gateable import gateable_layers
+from fgadahat_hooks.graph.policy import is_norm
 from fgadahat_hooks.graph.unit_graph import GATE, UnitGraph
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.spec.attach_spec import AttachSpec
@@ -40,13 +41,14 @@ def add_gates(model: nn.Module, spec: AttachSpec, names: Iterable[str], hooks: H
         hooks: Records each change, so that it can be undone.
     """
     context = GateContext(spec.gates.s_max, spec.gates.clamp_threshold, spec.gates.choose == "learn")
+    with_gains = spec.gates.gains == "without_norms" and not any(map(is_norm, model.modules()))
     layers = gateable_layers(model)
     gates = {}
     for name in names:
         module, kind = layers[name]
         gates[name] = Gate(name, module.get_parameter("weight"), kind.units(module), kind.unit_axis, context)
         gates[name].train(module.training)
-        if spec.gates.gains == "per_task":
+        if with_gains and "bias" in module._parameters:
             gates[name].add_gains()
         hooks.child(module, GATE, gates[name])
     return AttachedModel(model, spec, gates, context, hooks)
@@ -76,7 +78,7 @@ def _install_outputs_and_norms(attached: AttachedModel, graph: UnitGraph) -> Non
             if layer.position == "output":
                 install_output(attached.hooks, module)
                 continue
-            attached.gates[name].drop_gains()  # a norm has its own, and rows of a weight have no output to act on
+            attached.gates[name].drop_gains()  # there is no output to act on
             if layer.position == "after_norm":
                 install_norm(attached.hooks, module, attached.gates[name])
 

@@ -108,7 +108,7 @@ def _role(name: str, module: nn.Module, tensor: Tensor, graph: UnitGraph, heads:
 
 def _protection(role: Role, tensor: Tensor, is_parameter: bool, spec: AttachSpec) -> tuple[Protection, str]:
     if role == "gain":
-        return "per_task", "gates.gains: per_task"
+        return "per_task", f"gates.gains: {spec.gates.gains}"
     if role == "gated":
         return "gated", f"adjustment rates, mode {spec.adjustment.mode}"
     if is_parameter and not tensor.requires_grad and role != "head":

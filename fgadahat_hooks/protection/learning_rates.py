@@ -44,7 +44,7 @@ class LearningRates:
         self._shares = _by_parameter(attached, open_shares(attached, state))
         self._stds = _weight_stds(attached)
         self._heads = _head_inputs(attached)
-        self._gains = _gain_parameters(attached)
+        self._own_factors = _own_factors(attached)
         self._warned: set[str] = set()
         self._known: dict[int, tuple[_Rate, list[int], Parts]] = {}
         self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
@@ -103,11 +103,9 @@ class LearningRates:
             return 1.0
         if parameter in self._heads:
             factor = head_learning_rate_factor(self._heads[parameter], spec.max_factor)
-            import os
-            factor = max(factor, float(os.environ.get("HEADF", "0")))
             return factor if rate.momentum is None else min(factor, stable_gradient_factor(rate.lr, rate.momentum))
-        if parameter in self._gains and rate.momentum is None:
-            return spec.gain_factor
+        if parameter in self._own_factors:
+            return 1.0 if rate.momentum is not None else self._own_factors[parameter]
         if parameter not in self._shares:
             return 1.0
         shares = self._shares[parameter]
@@ -146,12 +144,12 @@ def _weight_stds(attached: AttachedModel) -> dict[int, float]:
     return found
 
 
-def _gain_parameters(attached: AttachedModel) -> set[int]:
-    """Return the ids of what scales and shifts units for each task by itself: gains and biases of gates, and norms."""
-    import os
-    roles = os.environ.get("GAIN_ROLES", "gain,norm").split(",")
-    names = (p.name for p in attached.policies if p.role in roles and p.protection == "per_task")
-    return {id(attached.tensors.tensor(name)) for name in names}
+def _own_factors(attached: AttachedModel) -> dict[int, float]:
+    """Return the factors of what scales and shifts units for each task by itself: gains and biases, and norms."""
+    spec = attached.spec.plasticity
+    factors = {"gain": spec.gain_factor, "norm": spec.norm_factor}
+    own = [p for p in attached.policies if p.role in factors and p.protection == "per_task" and p.kind == "parameter"]
+    return {id(attached.tensors.tensor(p.name)): factors[p.role] for p in own}
 
 
 def _head_inputs(attached: AttachedModel) -> dict[int, float]:

@@ -46,6 +46,8 @@ def _classify_tensors(attached: AttachedModel) -> None:
     attached.policies = classify(model, graph, attached.spec)
     per_task = [policy for policy in attached.policies if policy.protection == "per_task"]
     attached.tensors = TaskTensors(model, [policy.name for policy in per_task])
-    attached.initial = TaskTensors(model, [policy.name for policy in per_task if policy.role in ("norm", "gain")]).copy()
+    attached.initial = TaskTensors(
+        model, [policy.name for policy in per_task if policy.role in ("norm", "gain")]
+    ).copy()
     attached.tied = tied_parameters(model, graph.heads)
     attached.num_classes = count_outputs(model, graph.heads, graph.auxiliary)

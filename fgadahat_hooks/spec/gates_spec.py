@@ -67,11 +67,12 @@ class GatesSpec(Block):
         "that are left.",
     )
 
-    gains: Literal["none", "per_task"] = Field(
+    gains: Literal["none", "without_norms"] = Field(
         default="none",
-        description="'per_task': each task has a gain and a bias of every unit that it opens, old or new, where the "
-        "gate acts on a layer's output (behind a norm, the norm's scale and shift are that). 'none': gates only close. "
-        "This library's own addition, as feature-wise linear modulation (FiLM).",
+        description="'without_norms': in a model that has no norm, each task has a gain and a bias of every unit that "
+        "it opens, old or new; in others, a norm's scale and shift are that. They begin with what "
+        "`plasticity.calibrated_std` makes of the task's first batch. 'none': gates only close. This library's own "
+        "addition, after feature-wise linear modulation (FiLM).",
     )
 
     @model_validator(mode="after")

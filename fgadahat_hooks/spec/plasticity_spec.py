@@ -31,8 +31,17 @@ class PlasticitySpec(Block):
     )
     gain_factor: Positive = Field(
         default=10.0,
-        description="Factor on the learning rate of a task's gains and biases of units, and of its norms' scale and "
-        "shift, with Adam and its kin and 'learning_rates: by_share'; no unit.",
+        description="Factor on the learning rate of a task's gains and biases of units (`gates.gains`), with Adam and "
+        "its kin and 'learning_rates: by_share'; no unit.",
+    )
+    norm_factor: Positive = Field(
+        default=1.0,
+        description="The same for the scale and shift that a task has of its norms; no unit.",
+    )
+    calibrated_std: Positive = Field(
+        default=0.5,
+        description="Standard deviation to which the gains of the units of earlier tasks are set at a task's first "
+        "batch, with mean 0 (`gates.gains`); no unit.",
     )
     max_factor: Positive = Field(
         default=8.0, description="Limit of a learning rate's factor that comes from closed inputs alone; no unit."

@@ -10,6 +10,7 @@ from fgadahat_hooks.errors import BadCallError, UnknownNameError
 from fgadahat_hooks.registry import suggest
 from fgadahat_hooks.spec.attach_spec import AttachSpec, to_spec
 
+_SHARES = {"choose": "share", "gains": "without_norms"}
 _OWN: Mapping[str, Any] = {
     "regularization": {"factor": 0.0},  # masks by share are not learnt, so that there is nothing to keep sparse
     "plasticity": {"rescale": True, "learning_rates": "by_share"},
@@ -75,7 +76,7 @@ def preset(name: str, *, tasks: int | None = None) -> AttachSpec:
         raise BadCallError(f"Expected `tasks` to be a whole number > 0, but got {tasks!r}.")
     spec = dict(_PRESETS[name])
     if name in OWN_PRESETS:
-        spec["gates"] = {"choose": "share", "tasks": _assumed(name) if tasks is None else tasks}
+        spec["gates"] = {**_SHARES, "tasks": _assumed(name) if tasks is None else tasks}
     return to_spec(spec)
 
 

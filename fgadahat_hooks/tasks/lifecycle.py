@@ -16,6 +16,7 @@ from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.steps import ProtectedSteps
 from fgadahat_hooks.tasks.checks import check_can_begin
+from fgadahat_hooks.tasks.gain_calibration import GainCalibration
 from fgadahat_hooks.tasks.learning_notes import Masks, few_free_units, notes_on_room, notes_on_training
 from fgadahat_hooks.tasks.length import Schedule, TaskLength
 from fgadahat_hooks.tasks.norm_statistics import measure_norm_statistics, norms_to_measure
@@ -66,6 +67,7 @@ class TaskLifecycle:
         self._steps: ProtectedSteps | None = None
         self._context: TaskContext | None = None
         self._recent = RecentForwards()
+        self._calibration: GainCalibration | None = None
         self._schedule = Schedule(self._attached.spec.gates, length or TaskLength())
         self._warned: list[str] = []
         self._data: Any = None  # of the current batch, for a context that is made later
@@ -103,13 +105,17 @@ class TaskLifecycle:
             self.context()
         if self._resume is not None:
             self._restore(steps, self._resume)
+        elif attached.traced:
+            self._calibration = GainCalibration(attached, sequence.state)
+            self._calibration.start(self.hooks)
         if attached.traced:
             self._keep_forwards()
 
     def _collect_forwards(self) -> None:
         """Take in what forwards left since the last step: new execution paths, and inputs of compiled code."""
         self._sequence.retrace_pending()
-        self._recent.collect()
+        if self._recent.collect() and self._calibration is not None and self._calibration.pending:
+            self._calibration.run_again(self._recent)
 
     def _restore(self, steps: ProtectedSteps, resume: InterruptedTask) -> None:
         """Restore what the interrupted task had gathered; its tensors are in the model."""

@@ -126,12 +126,14 @@ class RecentForwards:
             with suppress(FgadahatError):
                 last.logits = logits_of(output).detach()
 
-    def collect(self) -> None:
-        """Keep the latest forward of a compiled model: compiled code cannot copy it by itself."""
-        if self.compiled is not None:
-            (args, kwargs), self.compiled = self.compiled, None
-            self.keep(args, kwargs)
-            self.forwards[-1].labels = _class_numbers(self._data())
+    def collect(self) -> bool:
+        """Keep the latest forward of a compiled model: compiled code cannot copy it by itself; return whether one ran."""
+        if self.compiled is None:
+            return False
+        (args, kwargs), self.compiled = self.compiled, None
+        self.keep(args, kwargs)
+        self.forwards[-1].labels = _class_numbers(self._data())
+        return True
 
     def clear(self) -> None:
         """Drop all."""

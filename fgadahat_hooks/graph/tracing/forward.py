@@ -73,7 +73,7 @@ def isolated_evaluation(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_disable_fast_path())
         stack.enter_context(_restore_tensors(model))
         stack.enter_context(_evaluation_mode(model))
-        stack.enter_context(_disable_compilation())
+        stack.enter_context(disable_compilation())
         with torch.inference_mode(False), torch.no_grad():
             yield
 
@@ -103,7 +103,7 @@ def _disable_fast_path() -> Iterator[None]:
 
 
 @contextmanager
-def _disable_compilation() -> Iterator[None]:
+def disable_compilation() -> Iterator[None]:
     """Run compiled parts of the model in eager mode: a dispatch mode sees nothing of what a compiled part runs."""
     flex = sys.modules.get("torch.nn.attention.flex_attention")
     flag = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
