@@ -56,6 +56,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "running": None if running is None else _without_callbacks(running),
         **dump_paths(sequence),
         **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
+        **({"begun": True} if attached.begun and not finished.records and running is None else {}),
     }
 
 
@@ -136,6 +137,7 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
     sequence.attached.initial, sequence.attached.num_classes = dict(state["initial"]), state["num_classes"]
     sequence.attached.row_norms |= state.get("row_norms", {})
+    sequence.attached.begun = bool(state.get("begun") or records or running)
     load_paths(sequence, state)
     sequence.interrupted = None if running is None else InterruptedTask(**running, callbacks=state["callbacks"])
     sequence.set_idle_mode()

@@ -75,6 +75,7 @@ class _State(_Part):
     callbacks: dict[str, dict[str, Any]]
     running: _Running | None
     row_norms: _Tensors = Field(default_factory=dict)  # nor these
+    begun: bool = False
     ways: _ExecutionPaths | None = None  # the key that saved files have
 
 

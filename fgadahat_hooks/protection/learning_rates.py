@@ -132,7 +132,7 @@ def _by_parameter(attached: AttachedModel, shares: Mapping[str, OpenShares]) -> 
 
 
 def _weight_stds(attached: AttachedModel) -> dict[int, float]:
-    """Return the root mean square of each layer's weights at attach, for its weight and its bias."""
+    """Return the root mean square of each layer's weights before the first task, for its weight and its bias."""
     found: dict[int, float] = {}
     for name, layer in attached.layers().items():
         norms = attached.row_norms[name].double()

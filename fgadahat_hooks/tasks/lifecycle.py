@@ -227,6 +227,7 @@ class TaskLifecycle:
             kwargs: Its keyword arguments.
         """
         self._entry.remember_tensors()
+        self._entry.take_weights()
         self._entry.rescale(fresh_head=True)
         self.context()
         self._keep_forwards()
