@@ -144,12 +144,12 @@ class ProtectedSteps:
             return None
         if single:
             self._closure = SingleClosure(optimizer, closure, partial(self._prepare_update, optimizer, False))
-            if "closure" in kwargs:
-                return args, {**kwargs, "closure": self._closure}
-            return (args[0], self._closure, *args[2:]), kwargs
+            return _with_closure(self._closure, args, kwargs)
         self._in_closure = None if closure is None else optimizer
         self._prepare_update(optimizer, closure is not None)
-        return None
+        if closure is None or self._rates is None:
+            return None
+        return _with_closure(self._rates.outside(optimizer, closure), args, kwargs)
 
     def _check_step(self, optimizer: Optimizer, closure: bool) -> None:
         """Refuse a step before anything is changed; `closure` tells whether gradients are made during the step."""
@@ -228,6 +228,13 @@ class ProtectedSteps:
             with torch.no_grad():
                 torch._foreach_clamp_min_(embeddings, -bound)
                 torch._foreach_clamp_max_(embeddings, bound)
+
+
+def _with_closure(closure: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments of a step with another closure."""
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": closure}
+    return (args[0], closure, *args[2:]), kwargs
 
 
 def _will_skip(optimizer: Optimizer) -> bool:
