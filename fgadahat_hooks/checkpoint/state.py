@@ -84,11 +84,10 @@ def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
 
 def _without_callbacks(running: InterruptedTask) -> dict[str, Any]:
     """Return the fields of a running task but its callbacks' states; those that may be left out only where needed."""
-    optional = {"length": {}, "travel": 0.0}
+    optional = {"length": {}, "travel": 0.0, "inputs_missing": ""}
     parts = {name: part for name, part in _shallow(running).items() if name not in ("callbacks", "inputs")}
     parts = {name: part for name, part in parts.items() if name not in optional or part != optional[name]}
-    plain = running.inputs and next(_not_plain(running.inputs), None) is None
-    return {**parts, "inputs": running.inputs} if plain else parts
+    return {**parts, "inputs": running.inputs} if running.inputs else parts
 
 
 def _check_callback_states(states: Mapping[str, Any]) -> None:

@@ -47,6 +47,7 @@ class _Running(_Part):
     inputs: list[dict[str, Any]] | None = None  # nor these
     length: dict[str, _Count] = Field(default_factory=dict)
     travel: float | None = 0.0
+    inputs_missing: str = ""
 
 
 class _InputMap(_Part):

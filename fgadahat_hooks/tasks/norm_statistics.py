@@ -52,7 +52,7 @@ def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards, trai
     model, forwards = sequence.attached.model, [f for f in recent.forwards if f.unchanged]
     wanted = norms_to_measure(sequence.attached, sequence.state.finished == 0)
     if wanted and trained and not forwards:
-        return "no training forward of the attached model was seen; call the model itself, not its parts"
+        return recent.reason_for_none
     norms = _trained(model, wanted, forwards)
     if not norms or not is_first_rank():
         return None

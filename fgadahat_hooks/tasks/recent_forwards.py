@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.importance.attribution.target import labels_of, logits_of
+from fgadahat_hooks.tasks.call_arguments import from_plain, map_tensors, tensors_in, to_plain
 
 MAX_BYTES = 64 * 2**20
 
@@ -44,16 +44,9 @@ class RecordedForward:
 
     def __post_init__(self) -> None:
         """Note the tensors' versions, and their bytes."""
-        leaves = pytree.tree_leaves((self.args, self.kwargs))
-        self._tensors = [t for t in leaves if isinstance(t, Tensor)]
+        self._tensors = tensors_in((self.args, self.kwargs))
         self._versions = [version_of(t) for t in self._tensors]
         self.bytes = sum(t.numel() * t.element_size() for t in self._tensors)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the arguments can be saved: dense tensors outside of transforms such as `vmap`."""
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        return all(t.layout is torch.strided and not wrapped(t) for t in self._tensors)
 
     @property
     def unchanged(self) -> bool:
@@ -63,8 +56,9 @@ class RecordedForward:
     def run(self, model: nn.Module, device: str) -> Any:
         """Run the forward again, under its autocast; return the output."""
         dtype = None if self.autocast is None else getattr(torch, self.autocast)
+        args, kwargs = map_tensors(lambda tensor: tensor, (self.args, self.kwargs))  # a forward may empty a dict
         with nullcontext() if dtype is None else torch.autocast(device, dtype):
-            return model(*self.args, **self.kwargs)
+            return model(*args, **kwargs)
 
 
 class RecentForwards:
@@ -73,12 +67,14 @@ class RecentForwards:
     Attributes:
         forwards: The forwards, the latest last.
         compiled: Arguments of the latest forward of a compiled model, until `collect`.
+        missing: Why the forwards of an interrupted task are not there; empty if they are, or if there were none.
     """
 
     def __init__(self) -> None:
         """Start with none."""
         self.forwards: deque[RecordedForward] = deque()
         self.compiled: Any = None
+        self.missing = ""
         self._attached: AttachedModel | None = None
         self._copy = False
         self._data: Callable[[], Any] = lambda: None
@@ -104,7 +100,7 @@ class RecentForwards:
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the arguments of a forward, and drop the oldest forwards beyond the limits."""
         taken = (lambda t: t.detach().clone()) if self._copy else Tensor.detach  # never with its graph
-        args, kwargs = pytree.tree_map_only(Tensor, taken, (args, kwargs))
+        args, kwargs = map_tensors(taken, (args, kwargs))
         evaluating = tuple(name for name, module in self._modules if not module.training)
         self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating))
         total = sum(forward.bytes for forward in self.forwards)
@@ -138,6 +134,14 @@ class RecentForwards:
         self.forwards.clear()
         self.compiled = None
 
+    @property
+    def reason_for_none(self) -> str:
+        """Why there are no forwards, where there are none."""
+        return self.missing or (
+            "no training forward of the attached model was seen; call the model itself, not its parts, and outside of "
+            "torch.func's transforms"
+        )
+
     # ---------------------------------------------------------------- running them again
     def set_modes(self, forward: RecordedForward) -> None:
         """Set all modules to the modes in which a forward found them."""
@@ -149,19 +153,36 @@ class RecentForwards:
         return forward.run(model, self._device)
 
     # ---------------------------------------------------------------- in a saved state
-    def dump(self) -> list[dict[str, Any]]:
-        """Return the arguments as lists and dicts, with what differs from a plain forward."""
-        return [_dump(forward) for forward in self.forwards if forward.is_plain]
+    def dump(self) -> tuple[list[dict[str, Any]], str]:
+        """Return the forwards as plain data, and why there are none of those that were kept; empty if there are."""
+        out, missing = [], self.missing
+        for forward in self.forwards:
+            try:
+                out.append(_dump(forward))
+            except ValueError as error:
+                missing = f"the saved state could not hold its last batches, because of a {error} among their inputs"
+        return out, "" if out else missing
 
-    def load(self, forwards: list[dict[str, Any]] | None) -> None:
+    def load(self, forwards: list[dict[str, Any]] | None, missing: str) -> None:
         """Continue with the forwards of an interrupted task."""
+        self.missing = missing
         for saved in forwards or ():
-            values = {**saved, "args": tuple(saved["args"]), "evaluating": tuple(saved.get("evaluating", ()))}
+            try:
+                args, kwargs = from_plain(tuple(saved["args"])), from_plain(saved["kwargs"])
+            except ValueError as error:
+                self.missing = f"its last batches before the restart need {error}, which is not imported here"
+                continue
+            values = {**saved, "args": args, "kwargs": kwargs, "evaluating": tuple(saved.get("evaluating", ()))}
             self.forwards.append(RecordedForward(**values))
 
 
 def _dump(forward: RecordedForward) -> dict[str, Any]:
-    saved = {"args": list(forward.args), "kwargs": dict(forward.kwargs)}
+    """Return a forward as plain data.
+
+    Raises:
+        ValueError: Its arguments hold something else.
+    """
+    saved = {"args": to_plain(list(forward.args)), "kwargs": to_plain(dict(forward.kwargs))}
     optional = {name: getattr(forward, name) for name in ("autocast", "labels", "logits")}
     optional["evaluating"] = list(forward.evaluating) or None
     return {**saved, **{name: value for name, value in optional.items() if value is not None}}
@@ -196,14 +217,15 @@ class _KeepInputs:
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recent = self._recent()
-        if recent is None or not (model.training and torch.is_grad_enabled()):
-            return
-        if self._context.mode is not GateMode.TASK:
+        if recent is None or not self._is_training(model):
             return
         if torch.compiler.is_compiling():
             recent.compiled = (args, kwargs)
-        else:
+        elif not _is_transformed():
             recent.keep(args, kwargs)
+
+    def _is_training(self, model: nn.Module) -> bool:
+        return model.training and torch.is_grad_enabled() and self._context.mode is GateMode.TASK
 
     def __deepcopy__(self, memo: Any) -> Any:
         return _ignore
@@ -217,10 +239,15 @@ class _KeepOutput(_KeepInputs):
 
     def __call__(self, model: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
         recent = self._recent()
-        if recent is None or torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
+        if recent is None or torch.compiler.is_compiling() or not self._is_training(model):
             return
-        if self._context.mode is GateMode.TASK:
+        if not _is_transformed():
             recent.keep_output(output)
+
+
+def _is_transformed() -> bool:
+    """Return whether a transform such as `vmap` runs: its tensors mean nothing after it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _no_hook() -> Any:
