@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from fgadahat_hooks.distributed.ranks import is_first_rank
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.tasks.random_states import random_state, set_random_state
-from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward, version_of
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards
+from fgadahat_hooks.tasks.recorded_forward import RecordedForward, version_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 

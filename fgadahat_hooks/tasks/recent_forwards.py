@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,48 +16,13 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.importance.attribution.target import labels_of, logits_of
-from fgadahat_hooks.tasks.call_arguments import from_plain, map_tensors, tensors_in, to_plain
+from fgadahat_hooks.tasks.call_arguments import map_tensors
+from fgadahat_hooks.tasks.recorded_forward import RecordedForward
 
 MAX_BYTES = 64 * 2**20
-
-
-@dataclass(eq=False)
-class RecordedForward:
-    """One training forward.
-
-    Attributes:
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        autocast: Name of the autocast dtype on the model's device, None without autocast.
-        evaluating: Names of the modules that were in evaluation mode.
-        labels: The labels of the loader's batch, None if it holds none.
-        logits: The class logits that the model gave, None if it gave none.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    autocast: str | None = None
-    evaluating: tuple[str, ...] = ()
-    labels: Tensor | None = None
-    logits: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        """Note the tensors' versions, and their bytes."""
-        self._tensors = tensors_in((self.args, self.kwargs))
-        self._versions = [version_of(t) for t in self._tensors]
-        self.bytes = sum(t.numel() * t.element_size() for t in self._tensors)
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether nothing was written into the arguments since."""
-        return self._versions == [version_of(t) for t in self._tensors]
-
-    def run(self, model: nn.Module, device: str) -> Any:
-        """Run the forward again, under its autocast; return the output."""
-        dtype = None if self.autocast is None else getattr(torch, self.autocast)
-        args, kwargs = map_tensors(lambda tensor: tensor, (self.args, self.kwargs))  # a forward may empty a dict
-        with nullcontext() if dtype is None else torch.autocast(device, dtype):
-            return model(*args, **kwargs)
+MOST_FORWARDS = 64
+FEWEST_SAMPLES = 64
+"""Small batches are kept until they hold as many samples with a label."""
 
 
 class RecentForwards:
@@ -72,7 +36,8 @@ class RecentForwards:
 
     def __init__(self) -> None:
         """Start with none."""
-        self.forwards: deque[RecordedForward] = deque()
+        self.forwards: deque[RecordedForward] = deque(maxlen=MOST_FORWARDS)
+        self._most = MOST_FORWARDS
         self.compiled: Any = None
         self.missing = ""
         self._attached: AttachedModel | None = None
@@ -86,12 +51,12 @@ class RecentForwards:
         Args:
             attached: The model.
             hooks: Hooks of the task.
-            most: Number of forwards to keep.
+            most: Number of forwards to keep; more of them while they hold few samples with labels.
             copy: Whether to copy the arguments. Without copies, forwards whose arguments were overwritten since do not
                 count.
             data: Returns the loader's current batch.
         """
-        self.forwards = deque(self.forwards, maxlen=most)
+        self._most = most
         self._attached, self._copy, self._data = attached, copy, data
         self._modules = list(attached.model.named_modules())
         hooks.forward_pre(attached.model, _KeepInputs(self, attached), kwargs=True)
@@ -104,7 +69,7 @@ class RecentForwards:
         evaluating = tuple(name for name, module in self._modules if not module.training)
         self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating))
         total = sum(forward.bytes for forward in self.forwards)
-        while len(self.forwards) > 1 and total > MAX_BYTES:
+        while len(self.forwards) > 1 and (total > MAX_BYTES or len(self.forwards) > _needed(self.forwards, self._most)):
             total -= self.forwards.popleft().bytes
 
     @property
@@ -120,7 +85,7 @@ class RecentForwards:
         last.labels = _class_numbers(self._data())  # not before the forward: a trainer's own hook may tell the batch
         if last.labels is not None:
             with suppress(FgadahatError):
-                last.logits = logits_of(output).detach()
+                last.keep_output(logits_of(output))
 
     def collect(self) -> None:
         """Keep the latest forward of a compiled model: compiled code cannot copy it by itself."""
@@ -133,6 +98,11 @@ class RecentForwards:
         """Drop all."""
         self.forwards.clear()
         self.compiled = None
+
+    def last(self, most: int) -> list[RecordedForward]:
+        """Return the last `most` forwards whose arguments are unchanged, or more if they hold few samples."""
+        unchanged = [forward for forward in self.forwards if forward.unchanged]
+        return unchanged[len(unchanged) - _needed(unchanged, most) :]
 
     @property
     def reason_for_none(self) -> str:
@@ -158,7 +128,7 @@ class RecentForwards:
         out, missing = [], self.missing
         for forward in self.forwards:
             try:
-                out.append(_dump(forward))
+                out.append(forward.dump())
             except ValueError as error:
                 missing = f"the saved state could not hold its last batches, because of a {error} among their inputs"
         return out, "" if out else missing
@@ -168,29 +138,19 @@ class RecentForwards:
         self.missing = missing
         for saved in forwards or ():
             try:
-                args, kwargs = from_plain(tuple(saved["args"])), from_plain(saved["kwargs"])
+                self.forwards.append(RecordedForward.load(saved))
             except ValueError as error:
                 self.missing = f"its last batches before the restart need {error}, which is not imported here"
-                continue
-            values = {**saved, "args": args, "kwargs": kwargs, "evaluating": tuple(saved.get("evaluating", ()))}
-            self.forwards.append(RecordedForward(**values))
 
 
-def _dump(forward: RecordedForward) -> dict[str, Any]:
-    """Return a forward as plain data.
-
-    Raises:
-        ValueError: Its arguments hold something else.
-    """
-    saved = {"args": to_plain(list(forward.args)), "kwargs": to_plain(dict(forward.kwargs))}
-    optional = {name: getattr(forward, name) for name in ("autocast", "labels", "logits")}
-    optional["evaluating"] = list(forward.evaluating) or None
-    return {**saved, **{name: value for name, value in optional.items() if value is not None}}
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return how often something was written into a tensor; 0 for tensors of inference mode, which do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+def _needed(forwards: Sequence[RecordedForward], most: int) -> int:
+    """Return how many of the last forwards are needed: `most`, or more if those hold few samples with a label."""
+    samples = 0
+    for count, forward in enumerate(reversed(forwards), start=1):
+        samples += forward.samples
+        if count >= most and (samples == 0 or samples >= FEWEST_SAMPLES):
+            return count
+    return len(forwards)
 
 
 def _autocast(device: str) -> str | None:
