@@ -11,6 +11,7 @@ from torch import Tensor
 from fgadahat_hooks.functional.plasticity import task_share
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.protection.plan_advice import narrow_layers
 from fgadahat_hooks.tasks.outcome import Outcome
 
 SHOWN = 3
@@ -61,13 +62,23 @@ def _closed(names: list[str]) -> Iterator[str]:
 
 def _few_free(masks: Masks, tasks: int, finished: int) -> Iterator[str]:
     new = {name: int((mask & ~masks.used_before[name]).sum()) for name, mask in masks.task.items()}
-    short = [name for name, count in new.items() if count < task_share(len(masks.task[name]), tasks, finished)]
-    if short:
-        none = sum(new[name] == 0 for name in short)
+    units = {name: len(mask) for name, mask in masks.task.items()}
+    short = [name for name, count in new.items() if count < task_share(units[name], tasks, finished)]
+    narrow = narrow_layers({name: units[name] for name in short}, max(tasks, finished + 1))
+    wide = [name for name in short if name not in narrow]
+    if wide:
+        none = sum(new[name] == 0 for name in wide)
         yield (
-            f"{_layers(short)} fewer free units than the task's share ({none} with none at all): room was made for "
+            f"{_layers(wide)} fewer free units than the task's share ({none} with none at all): room was made for "
             f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), or widen "
             "the network."
+        )
+    if narrow:
+        most = max(units[name] for name in narrow)
+        yield (
+            f"{_layers(narrow)} no free unit left, of {most} at most: too few for {max(tasks, finished + 1)} tasks, so "
+            "room for more (gates.tasks) would not help. Widen the layer, or leave it out of the gates (gates.exclude) "
+            "and give each task its own copy (rest: per_task)."
         )
 
 

@@ -76,6 +76,29 @@ def test_a_task_without_its_share_says_so_when_it_begins() -> None:
     assert session.notes("d") == (text.removeprefix("Task 'd': "),)
 
 
+def test_a_layer_narrower_than_the_tasks_is_named_with_what_serves() -> None:
+    def model() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 2))
+
+    session = attach(fh.preset("hat", tasks=6), model())
+    assert "'0': fewer units (3 at least) than the 6 tasks that are expected" in session.plan.advice[0]
+    for name in "abc":
+        with session.task(name):
+            pass
+    with (
+        pytest.warns(LearningWarning, match=r"^Task 'd': layer '0' has no free unit left, of 3 at most: .*exclude\)"),
+        session.task("d"),
+    ):
+        pass
+    spec = fh.preset("hat", tasks=6).model_dump()
+    advised = attach({**spec, "gates": {**spec["gates"], "exclude": ["0"]}}, model())
+    assert advised.plan.advice == ()
+    with nothing_said():
+        for name in "abcde":
+            with advised.task(name):
+                pass
+
+
 def test_a_closed_layer_is_named() -> None:
     session = attach(LEARNT)
     task = session.task("a").__enter__()
