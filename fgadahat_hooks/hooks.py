@@ -50,6 +50,11 @@ class HookSet:
         """Register a hook that runs after a gradient was added to a parameter's `.grad`."""
         self.add(parameter.register_post_accumulate_grad_hook(hook))
 
+    @staticmethod
+    def gradient(tensor: Tensor, hook: Callable[[Tensor], None]) -> None:
+        """Register a hook that sees the gradient of an intermediate tensor, and that lives as long as this does."""
+        tensor.register_hook(hook)
+
     def load_pre(self, module: nn.Module, hook: Callable[..., None]) -> None:
         """Register a hook that runs before a state dict is loaded into a module; it does not get the module."""
         self.add(module._register_load_state_dict_pre_hook(hook))  # the public name came with torch 2.5

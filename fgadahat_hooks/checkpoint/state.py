@@ -56,6 +56,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "running": None if running is None else _without_callbacks(running),
         **dump_paths(sequence),
         **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
+        **({"begun": True} if attached.begun and not finished.records and running is None else {}),
     }
 
 
@@ -83,11 +84,10 @@ def _shallow(record: TaskRecord | InterruptedTask) -> dict[str, Any]:
 
 def _without_callbacks(running: InterruptedTask) -> dict[str, Any]:
     """Return the fields of a running task but its callbacks' states; those that may be left out only where needed."""
-    optional = {"length": {}, "travel": 0.0}
+    optional = {"length": {}, "travel": 0.0, "inputs_missing": ""}
     parts = {name: part for name, part in _shallow(running).items() if name not in ("callbacks", "inputs")}
     parts = {name: part for name, part in parts.items() if name not in optional or part != optional[name]}
-    plain = running.inputs and next(_not_plain(running.inputs), None) is None
-    return {**parts, "inputs": running.inputs} if plain else parts
+    return {**parts, "inputs": running.inputs} if running.inputs else parts
 
 
 def _check_callback_states(states: Mapping[str, Any]) -> None:
@@ -136,6 +136,7 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
     sequence.attached.initial, sequence.attached.num_classes = dict(state["initial"]), state["num_classes"]
     sequence.attached.row_norms |= state.get("row_norms", {})
+    sequence.attached.begun = bool(state.get("begun") or records or running)
     load_paths(sequence, state)
     sequence.interrupted = None if running is None else InterruptedTask(**running, callbacks=state["callbacks"])
     sequence.set_idle_mode()

@@ -80,7 +80,7 @@ def _frozen_parameters(attached: AttachedModel, state: Mapping[str, Any]) -> Ite
 
 
 def _initial_norms(attached: AttachedModel, state: Mapping[str, Any]) -> Iterator[str]:
-    """Compare the norm tensors as they were at attach."""
+    """Compare the norm tensors that later tasks begin with."""
     mine, saved = attached.initial, state["initial"]
     for name in sorted(set(mine) & set(saved)):
         if mine[name].shape != saved[name].shape:

@@ -47,6 +47,7 @@ class _Running(_Part):
     inputs: list[dict[str, Any]] | None = None  # nor these
     length: dict[str, _Count] = Field(default_factory=dict)
     travel: float | None = 0.0
+    inputs_missing: str = ""
 
 
 class _InputMap(_Part):
@@ -75,6 +76,7 @@ class _State(_Part):
     callbacks: dict[str, dict[str, Any]]
     running: _Running | None
     row_norms: _Tensors = Field(default_factory=dict)  # nor these
+    begun: bool = False
     ways: _ExecutionPaths | None = None  # the key that saved files have
 
 

@@ -6,7 +6,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fgadahat_hooks.cli.output import new_table, stdout
-from fgadahat_hooks.protection.plan import Plan, advice_lines, layer_rows, leak_lines, regate_lines, tensor_rows
+from fgadahat_hooks.protection.plan import (
+    Plan,
+    advice_lines,
+    layer_rows,
+    leak_lines,
+    memory_line,
+    regate_lines,
+    tensor_rows,
+)
 
 _COLOURS = {"gated": "green", "per_task": "cyan", "frozen": "blue", "shared": "bold red"}
 _WIDE = 110
@@ -26,11 +34,12 @@ def print_plan(plan: Plan) -> None:
         console.print(line, style="dim")
     console.print()
     console.print(_coloured_table(tensor_rows(plan), right=(2, 3)))
+    console.print(memory_line(plan), style="dim")
     console.print()
     for line in leak_lines(plan):
         console.print(line, style="yellow" if plan.leaks else "green")
     for line in advice_lines(plan):
-        console.print(line, style="yellow", soft_wrap=True)
+        console.print(line, style="yellow")
 
 
 def _coloured_table(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> Table:

@@ -86,7 +86,7 @@ def learning_rate_factor(
         open_inputs: Share `f` of the layer's inputs that are open, 0 to 1.
         open_units: Share `p` of its units that are open.
         new_units: Share `q` of its units that are new in this task; without any, the factor is 1.
-        weight_std: Standard deviation of its weights at attach.
+        weight_std: Standard deviation of its weights before the first task.
         max_factor: Limit `c` of the first term.
         max_step: Limit `k` of a step, as a part of the weights' standard deviation.
     """

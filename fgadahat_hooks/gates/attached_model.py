@@ -33,12 +33,13 @@ class AttachedModel:
         graph: The unit graph; empty until traced.
         policies: How each tensor is protected; empty until traced.
         tensors: Access to the per-task tensors.
-        initial: Per-task tensors of norms, as they were at attach.
+        initial: Per-task tensors of norms, as they were when the first task ever began (until then, at attach).
         gated_modules: The modules that carry gates or their hooks, by name.
         num_classes: Number of outputs of the head at attach; None unless there is exactly one head layer.
         tied: `id` of each head parameter that other modules use too.
-        row_norms: Norm of the incoming weights of each gated unit at attach, `(units,)` per layer; empty unless the
-            spec's block `plasticity` needs them.
+        row_norms: Norm of the incoming weights of each gated unit, `(units,)` per layer, of the same moment; empty
+            unless the spec's block `plasticity` needs them.
+        begun: Whether a task ever began, even one that was rolled back: it has rescaled and trained the weights.
         example_inputs: Inputs that the model was traced with.
         traced: Whether the unit graph is known.
         detached: Whether `detach` was called.
@@ -57,6 +58,7 @@ class AttachedModel:
     num_classes: int | None = None
     tied: set[int] = field(default_factory=set)
     row_norms: dict[str, Tensor] = field(default_factory=dict)
+    begun: bool = False
     example_inputs: Any = None
     traced: bool = False
     detached: bool = False

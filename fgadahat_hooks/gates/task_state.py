@@ -52,10 +52,11 @@ class InterruptedTask:
         tensors: Per-task tensors as they were before the task, by qualified name.
         embeddings: Task embeddings as they were before the task, by layer.
         callbacks: State of each callback that has one, by its key.
-        inputs: What the model was called with last, as `{"args": [...], "kwargs": {...}}`, the latest last; None if it
-            is not plain data.
+        inputs: What the model was called with last, as `{"args": [...], "kwargs": {...}}`, the latest last; None or
+            empty if there is none.
         length: Length of the task and its place in it, as `TaskLength` has them; empty if the length is not known.
         travel: Sum of the task embeddings' learning rates over the steps; None where a step is not bounded by it.
+        inputs_missing: Why a state cannot hold `inputs`; empty if it can.
     """
 
     id: TaskId
@@ -69,6 +70,7 @@ class InterruptedTask:
     inputs: list[dict[str, Any]] | None = None
     length: dict[str, int] = field(default_factory=dict)
     travel: float | None = 0.0
+    inputs_missing: str = ""
 
 
 @dataclass

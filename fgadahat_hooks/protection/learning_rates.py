@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
@@ -19,12 +19,10 @@ from fgadahat_hooks.functional.plasticity import (
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.open_shares import OpenShares, open_inputs, open_shares
 from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.protection.split_groups import Parts, SplitGroups
 
 ADAM_LIKE = (Adam, AdamW, Adamax, NAdam, RAdam)
 """Optimizers whose step is about the learning rate an entry, whatever the gradient's size."""
-
-Groups = list[dict[str, Any]]
-Parts = dict[float, list[Any]]
 
 
 class LearningRates:
@@ -47,43 +45,52 @@ class LearningRates:
         self._own_factors = _own_factors(attached)
         self._warned: set[str] = set()
         self._known: dict[int, tuple[_Rate, list[int], Parts]] = {}
-        self._own: weakref.WeakKeyDictionary[Optimizer, Groups] = weakref.WeakKeyDictionary()
+        self._split: weakref.WeakKeyDictionary[Optimizer, SplitGroups] = weakref.WeakKeyDictionary()
 
     def enter(self, optimizer: Optimizer) -> None:
         """Split the groups for a step that begins."""
         self.leave(optimizer)  # a step before this one may have raised
         if not isinstance(optimizer, (*ADAM_LIKE, SGD)):
-            self._warn_once(optimizer)
-        else:
-            own = optimizer.param_groups
-            self._own[optimizer] = own
-            optimizer.param_groups = [part for group in own for part in self._split(group, type(optimizer))]
-
-    def _warn_once(self, optimizer: Optimizer) -> None:
-        name = type(optimizer).__name__
-        if name not in self._warned:
-            self._warned.add(name)
-            warnings.warn(
-                f"{name} keeps its learning rates: plasticity.learning_rates 'by_share' acts on Adam, AdamW, Adamax, "
-                "NAdam, RAdam and SGD alone. Use one of them, or set it to 'as_given'.",
-                LearningWarning,
-                stacklevel=2,
+            self._warn_once(
+                f"{type(optimizer).__name__} keeps its learning rates: plasticity.learning_rates 'by_share' acts on "
+                "Adam, AdamW, Adamax, NAdam, RAdam and SGD alone. Use one of them, or set it to 'as_given'."
             )
+        else:
+            parts = [self._parts(group["params"], _Rate.of(group, type(optimizer))) for group in optimizer.param_groups]
+            self._split[optimizer] = SplitGroups(optimizer, parts)
+
+    def outside(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a step's closure that runs with the groups as they were made, so that what it sets in them counts."""
+
+        def run() -> Any:
+            self.leave(optimizer)
+            result = closure()
+            self.enter(optimizer)
+            return result
+
+        return run
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, LearningWarning, stacklevel=3)
 
     def close(self) -> None:
         """Restore the groups of all optimizers: a step may have raised."""
-        for optimizer in list(self._own):
+        for optimizer in list(self._split):
             self.leave(optimizer)
 
     def leave(self, optimizer: Optimizer) -> None:
-        """Restore the groups."""
-        own = self._own.pop(optimizer, None)
-        if own is not None:
-            optimizer.param_groups = own
-
-    def _split(self, group: dict[str, Any], kind: type[Optimizer]) -> Groups:
-        parts = self._parts(group["params"], _Rate.of(group, kind))
-        return [{**group, "params": params, "lr": group["lr"] * factor} for factor, params in parts.items()]
+        """Restore the groups, with what the step wrote into them."""
+        split = self._split.pop(optimizer, None)
+        if split is None:
+            return
+        split.restore(optimizer)
+        if split.sets_rates:
+            self._warn_once(
+                f"{type(optimizer).__name__} sets its learning rate within step(), so plasticity.learning_rates "
+                "'by_share' does not act. Set it before step(), for example by a scheduler, or use 'as_given'."
+            )
 
     def _parts(self, parameters: list[Any], rate: _Rate) -> Parts:
         """Return the parameters of a group by their factor; kept from step to step while they and the rate stay."""
@@ -135,7 +142,7 @@ def _by_parameter(attached: AttachedModel, shares: Mapping[str, OpenShares]) -> 
 
 
 def _weight_stds(attached: AttachedModel) -> dict[int, float]:
-    """Return the root mean square of each layer's weights at attach, for its weight and its bias."""
+    """Return the root mean square of each layer's weights before the first task, for its weight and its bias."""
     found: dict[int, float] = {}
     for name, layer in attached.layers().items():
         norms = attached.row_norms[name].double()

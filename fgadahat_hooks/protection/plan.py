@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fgadahat_hooks.graph.policy import TensorPolicy
+from fgadahat_hooks.protection.plan_advice import megabytes
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Plan:
         leaks: By what finished tasks can be changed, in plain words; empty when hard HAT is bit-exact.
         regated: Norms over channels of several layers, behind which these channels are gated once more, each with
             the fraction of its channels that is.
-        advice: What will hold later tasks back, in plain words, with the remedy; empty if nothing is seen.
+        advice: What will hold later tasks back or cost much, in plain words, with the remedy; empty if nothing is seen.
+        task_bytes: Bytes that each finished task keeps for itself: its head, norms and copies.
+        model_bytes: Bytes of the model's parameters and buffers.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -53,6 +56,8 @@ class Plan:
     leaks: tuple[str, ...]
     regated: dict[str, float] = field(default_factory=dict)
     advice: tuple[str, ...] = ()
+    task_bytes: int = 0
+    model_bytes: int = 0
 
     def count(self, protection: str) -> int:
         """Return the number of parameter elements of a protection class."""
@@ -65,7 +70,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the tables as text."""
-        tables = (_aligned(layer_rows(self)), regate_lines(self), _aligned(tensor_rows(self)))
+        tables = (_aligned(layer_rows(self)), regate_lines(self), [*_aligned(tensor_rows(self)), memory_line(self)])
         parts = (*tables, leak_lines(self), advice_lines(self))
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -104,6 +109,12 @@ def tensor_rows(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
+def memory_line(plan: Plan) -> str:
+    """Return what a task costs in memory."""
+    own, whole = megabytes(plan.task_bytes), megabytes(plan.model_bytes)
+    return f"Each task keeps {own} of its own; the model has {whole}."
+
+
 def leak_lines(plan: Plan) -> list[str]:
     """Return whether finished tasks can change, and by what."""
     if not plan.leaks:
@@ -113,7 +124,11 @@ def leak_lines(plan: Plan) -> list[str]:
 
 def advice_lines(plan: Plan) -> list[str]:
     """Return what will hold later tasks back; no line if nothing is seen."""
-    return ["Later tasks may learn less, because", *(f"  - {advice}" for advice in plan.advice)] if plan.advice else []
+    return (
+        ["Later tasks may learn less, or cost much:", *(f"  - {advice}" for advice in plan.advice)]
+        if plan.advice
+        else []
+    )
 
 
 def _gate_position(layer: LayerPlan) -> str:

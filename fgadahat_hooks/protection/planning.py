@@ -15,7 +15,14 @@ from fgadahat_hooks.graph.trace import ExampleInputs, trace
 from fgadahat_hooks.graph.unit_graph import InputMap, UnitGraph
 from fgadahat_hooks.protection.fresh_tables import frozen_fresh_tables
 from fgadahat_hooks.protection.plan import LayerPlan, Plan
+from fgadahat_hooks.protection.plan_advice import (
+    advice_on_copies,
+    advice_on_narrow_layers,
+    bytes_per_task,
+    tensor_bytes,
+)
 from fgadahat_hooks.spec.attach_spec import AdjustmentSpec, to_spec
+from fgadahat_hooks.spec.gates_spec import GatesSpec
 
 
 def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | None = None) -> Plan:
@@ -52,17 +59,28 @@ def plan(model: nn.Module, spec: Any = None, example_inputs: ExampleInputs | Non
         )
     targets = find_targets(model, spec)
     graph = trace(model, example_inputs, targets.request(spec))
-    return make_plan(model, graph, classify(model, graph, spec), spec.adjustment)
+    return make_plan(model, graph, classify(model, graph, spec), spec.adjustment, spec.gates)
 
 
 def make_plan(
-    model: nn.Module, graph: UnitGraph, policies: Sequence[TensorPolicy], adjustment: AdjustmentSpec | None
+    model: nn.Module,
+    graph: UnitGraph,
+    policies: Sequence[TensorPolicy],
+    adjustment: AdjustmentSpec | None,
+    gates: GatesSpec,
 ) -> Plan:
     """Make a plan of a graph and policies; `adjustment` is the one in force, None if nothing adjusts updates."""
     layers = tuple(_layer_plan(model, graph, name) for name in graph.layers)
     leaks = (*_shared_tensors(policies), *_adjustment_leaks(adjustment))
     regated = {name: channels.resolved for name, channels in graph.regates.items()}
-    return Plan(layers, tuple(policies), graph.heads, leaks, regated, tuple(frozen_fresh_tables(model, policies)))
+    copies, sizes = bytes_per_task(model, policies), tensor_bytes(model)
+    model_bytes = sum(sizes.get(policy.name, 0) for policy in policies)
+    advice = (
+        *frozen_fresh_tables(model, policies),
+        *advice_on_narrow_layers({layer.name: layer.units for layer in layers}, gates),
+        *advice_on_copies(model_bytes, copies, policies),
+    )
+    return Plan(layers, tuple(policies), graph.heads, leaks, regated, advice, sum(copies.values()), model_bytes)
 
 
 def _layer_plan(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:

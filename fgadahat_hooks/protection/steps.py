@@ -80,7 +80,7 @@ class ProtectedSteps:
         self._in_closure: Optimizer | None = None
         self._skipped = False
         self.fresh: list[Tensor] = []
-        self._fixed: list[tuple[Tensor, Tensor]] | None = None
+        self._fixed: tuple[list[Tensor], list[Tensor]] | None = None
         self.annealed = False
         self.count = 0
         self.travel = EmbeddingTravel(attached)
@@ -144,12 +144,12 @@ class ProtectedSteps:
             return None
         if single:
             self._closure = SingleClosure(optimizer, closure, partial(self._prepare_update, optimizer, False))
-            if "closure" in kwargs:
-                return args, {**kwargs, "closure": self._closure}
-            return (args[0], self._closure, *args[2:]), kwargs
+            return _with_closure(self._closure, args, kwargs)
         self._in_closure = None if closure is None else optimizer
         self._prepare_update(optimizer, closure is not None)
-        return None
+        if closure is None or self._rates is None:
+            return None
+        return _with_closure(self._rates.outside(optimizer, closure), args, kwargs)
 
     def _check_step(self, optimizer: Optimizer, closure: bool) -> None:
         """Refuse a step before anything is changed; `closure` tells whether gradients are made during the step."""
@@ -173,6 +173,8 @@ class ProtectedSteps:
         self._announced.discard(optimizer)
         self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
         self._frozen.hide(optimizer_parameters(optimizer), closure)
+        if self._attached.spec.gates.choose == "share":  # L2 decay of all parameters would close units in time
+            self.fix_masks()
         if self._fixed is None:
             self.travel.add(optimizer)
         if self._attached.spec.plasticity.learning_rates == "by_share":
@@ -182,7 +184,7 @@ class ProtectedSteps:
         """Fix the running task's masks as they are and make them hard, until the task ends."""
         if self._fixed is None:
             embeddings = [gate.embedding.detach() for gate in self._attached.gates.values()]
-            self._fixed = [(e, e.clone()) for e in embeddings]
+            self._fixed = (embeddings, [e.clone() for e in embeddings])
             self._attached.gate_context.set_learning(False)
 
     def _learning_rates(self) -> LearningRates:
@@ -219,13 +221,20 @@ class ProtectedSteps:
         """Bring the task embeddings that an optimizer has stepped back within their bounds."""
         bound = self._attached.spec.gates.embedding_clamp
         embeddings: list[Tensor] = [e for g in self._attached.gates.values() if id(e := g.embedding) in held]
-        if self._fixed is not None:  # momentum of the learning phase would move them on
-            for embedding, value in self._fixed:
-                embedding.copy_(value)
+        if self._fixed is not None:  # weight decay, or momentum of the learning phase, would move them on
+            if embeddings:
+                torch._foreach_copy_(*self._fixed)
         elif embeddings:
             with torch.no_grad():
                 torch._foreach_clamp_min_(embeddings, -bound)
                 torch._foreach_clamp_max_(embeddings, bound)
+
+
+def _with_closure(closure: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return the arguments of a step with another closure."""
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": closure}
+    return (args[0], closure, *args[2:]), kwargs
 
 
 def _will_skip(optimizer: Optimizer) -> bool:

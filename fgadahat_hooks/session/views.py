@@ -84,9 +84,10 @@ class SessionViews:
     @property
     def plan(self) -> Plan:
         """What is gated where, and how every parameter and buffer is protected."""
-        graph = self.graph
+        graph, attached = self.graph, self._attached
         adjusting = [c.spec for c in self._sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
-        return make_plan(self._attached.model, graph, self._attached.policies, adjusting[0] if adjusting else None)
+        mode = adjusting[0] if adjusting else None
+        return make_plan(attached.model, graph, attached.policies, mode, attached.spec.gates)
 
     @property
     def embeddings(self) -> dict[str, nn.Parameter]:

@@ -15,8 +15,8 @@ class PlasticitySpec(Block):
     rescale: Flag = Field(
         default=False,
         description="Before a task, give the incoming weights of the units that are free, and those of the head, the "
-        "scale at attach over the root of the share of open inputs: a unit then gets the signal that it gets without "
-        "gates.",
+        "scale that they had before the first task, over the root of the share of open inputs: a unit then gets the "
+        "signal that it gets without gates.",
     )
     learning_rates: Literal["as_given", "by_share"] = Field(
         default="as_given",
@@ -48,6 +48,6 @@ class PlasticitySpec(Block):
     )
     max_step: Positive = Field(
         default=0.2,
-        description="Limit of a raised learning rate, as a part of the standard deviation of the layer's weights at "
-        "attach; no unit.",
+        description="Limit of a raised learning rate, as a part of the standard deviation of the layer's weights "
+        "before the first task; no unit.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,11 +11,16 @@ from torch import Tensor
 from fgadahat_hooks.functional.plasticity import task_share
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskState
+from fgadahat_hooks.protection.plan_advice import narrow_layers
 from fgadahat_hooks.tasks.outcome import Outcome
 
 SHOWN = 3
 FEW_SAMPLES = 32
 """With fewer samples an accuracy says nothing."""
+SURE, UNLIKELY = 0.8, 0.5
+"""Where so many samples' labels are those that the loss trains for, they are the loss's; with fewer, they are not."""
+BETTER = 0.1
+"""By how much the training loss must be below that of an even guess to show that labels and outputs belong together."""
 FEWEST_TRAVEL = 1.5
 """How far an embedding must be able to go to leave the draw from N(0, 1) that it begins with."""
 
@@ -56,13 +62,23 @@ def _closed(names: list[str]) -> Iterator[str]:
 
 def _few_free(masks: Masks, tasks: int, finished: int) -> Iterator[str]:
     new = {name: int((mask & ~masks.used_before[name]).sum()) for name, mask in masks.task.items()}
-    short = [name for name, count in new.items() if count < task_share(len(masks.task[name]), tasks, finished)]
-    if short:
-        none = sum(new[name] == 0 for name in short)
+    units = {name: len(mask) for name, mask in masks.task.items()}
+    short = [name for name, count in new.items() if count < task_share(units[name], tasks, finished)]
+    narrow = narrow_layers({name: units[name] for name in short}, max(tasks, finished + 1))
+    wide = [name for name in short if name not in narrow]
+    if wide:
+        none = sum(new[name] == 0 for name in wide)
         yield (
-            f"{_layers(short)} fewer free units than the task's share ({none} with none at all): room was made for "
+            f"{_layers(wide)} fewer free units than the task's share ({none} with none at all): room was made for "
             f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), or widen "
             "the network."
+        )
+    if narrow:
+        most = max(units[name] for name in narrow)
+        yield (
+            f"{_layers(narrow)} no free unit left, of {most} at most: too few for {max(tasks, finished + 1)} tasks, so "
+            "room for more (gates.tasks) would not help. Widen the layer, or leave it out of the gates (gates.exclude) "
+            "and give each task its own copy (rest: per_task)."
         )
 
 
@@ -116,7 +132,7 @@ def notes_on_outcome(outcome: Outcome) -> list[str]:
     """Return what is wrong with what a task has learnt."""
     if outcome.failed:
         return [f"what it learnt could not be checked: running its last batches again raised {outcome.failed}."]
-    if outcome.samples < FEW_SAMPLES or outcome.classes < 2:
+    if outcome.samples < FEW_SAMPLES or outcome.classes < 2 or not _is_classified(outcome):
         return []
     seen = f"on its last {outcome.samples} training samples, under the hard mask that is served"
     margin = min(0.1, 0.5 / outcome.classes, 0.2 * (1 - outcome.most_frequent))
@@ -132,6 +148,19 @@ def notes_on_outcome(outcome: Outcome) -> list[str]:
             "gates.choose: share), and see that the loop calls the model itself."
         ]
     return []
+
+
+def _is_classified(outcome: Outcome) -> bool:
+    """Return whether the loss is one of the outputs and the labels of the loader's batches, as far as can be told.
+
+    An autoencoder, labels that the loop shifts, or indices in their place would look like a task at chance.
+    """
+    if outcome.agreement is None and outcome.training_loss is None:
+        return True  # compiled code: neither was seen
+    if outcome.agreement is not None and (outcome.agreement >= SURE or outcome.agreement < UNLIKELY):
+        return outcome.agreement >= SURE
+    loss = outcome.training_loss
+    return loss is not None and loss < math.log(outcome.classes) - BETTER
 
 
 def _layers(names: list[str]) -> str:

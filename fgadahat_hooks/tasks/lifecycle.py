@@ -122,7 +122,7 @@ class TaskLifecycle:
         self._attached.gate_context.set_scale(resume.scale)
         steps.annealed, steps.count, steps.travel.total = resume.annealed, resume.steps, resume.travel
         self._sequence.callbacks.load_state_dict(resume.callbacks)
-        self._recent.load(resume.inputs)
+        self._recent.load(resume.inputs, resume.inputs_missing)
         if resume.length and not self._schedule.length.known:
             self._schedule.length = TaskLength(**resume.length, resumed=True)
         self._resume = None
@@ -233,6 +233,7 @@ class TaskLifecycle:
             kwargs: Its keyword arguments.
         """
         self._entry.remember_tensors()
+        self._entry.take_weights()
         self._entry.rescale(fresh_head=True)
         self.context()
         self._keep_forwards()
@@ -258,10 +259,10 @@ class TaskLifecycle:
             NoTaskError: The task has ended.
         """
         steps, callbacks = self._running_steps(), self._sequence.callbacks.state_dict()
-        progress = (self.scale, steps.annealed, steps.count)
+        progress, (inputs, missing) = (self.scale, steps.annealed, steps.count), self._recent.dump()
         return InterruptedTask(
             self.id, self._num_classes, *progress, *self._entry.before(), callbacks,
-            self._recent.dump(), self._schedule.length.dump(), steps.travel.total,
+            inputs, self._schedule.length.dump(), steps.travel.total, missing,
         )  # fmt: skip
 
     @property

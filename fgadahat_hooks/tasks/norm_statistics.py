@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from fgadahat_hooks.distributed.ranks import is_first_rank
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.tasks.random_states import random_state, set_random_state
-from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward, version_of
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards
+from fgadahat_hooks.tasks.recorded_forward import RecordedForward, version_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -52,7 +53,7 @@ def measure_norm_statistics(sequence: TaskSequence, recent: RecentForwards, trai
     model, forwards = sequence.attached.model, [f for f in recent.forwards if f.unchanged]
     wanted = norms_to_measure(sequence.attached, sequence.state.finished == 0)
     if wanted and trained and not forwards:
-        return "no training forward of the attached model was seen; call the model itself, not its parts"
+        return recent.reason_for_none
     norms = _trained(model, wanted, forwards)
     if not norms or not is_first_rank():
         return None

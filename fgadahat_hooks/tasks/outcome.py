@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.importance.attribution.target import logits_of
 from fgadahat_hooks.tasks.norm_statistics import buffers_kept
-from fgadahat_hooks.tasks.recent_forwards import RecentForwards, RecordedForward
+from fgadahat_hooks.tasks.recent_forwards import RecentForwards
+from fgadahat_hooks.tasks.recorded_forward import RecordedForward
 from fgadahat_hooks.tasks.reuse import ReuseMeter
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
@@ -30,6 +32,8 @@ class Outcome:
         classes: Number of different labels.
         loss: Mean cross entropy.
         training_loss: That of the same batches when they were trained on; None if the logits were not seen.
+        agreement: Share of samples of which a step of the loss raises the logit of the label most, by its gradient;
+            None if no gradient was seen. Near 1 the labels are those of the loss.
         failed: Why the batches could not be run again; empty if they could.
         reuse: Of each layer that reads gated units, the share of its signal that comes from units of earlier tasks.
     """
@@ -40,13 +44,14 @@ class Outcome:
     classes: int = 0
     loss: float = 0.0
     training_loss: float | None = None
+    agreement: float | None = None
     reuse: dict[str, float] = field(default_factory=dict)
     failed: str = ""
 
 
 def outcome_of(sequence: TaskSequence, recent: RecentForwards) -> Outcome:
     """Run the last training forwards again in evaluation mode; the model and random numbers stay as they are."""
-    forwards = [forward for forward in recent.forwards if forward.unchanged][-MAX_FORWARDS:]
+    forwards = recent.last(MAX_FORWARDS)
     model, meter = sequence.attached.model, ReuseMeter(sequence.attached, sequence.state)
     try:
         with sequence.using_running(), torch.no_grad(), buffers_kept(model), HookSet.temporary() as hooks:
@@ -61,14 +66,23 @@ def outcome_of(sequence: TaskSequence, recent: RecentForwards) -> Outcome:
     return found
 
 
+class _Row(NamedTuple):
+    """The samples of one forward that have a label: logits now, labels, and logits and gradient in training."""
+
+    logits: Tensor
+    labels: Tensor
+    trained: Tensor | None
+    gradient: Tensor | None
+
+
 def _classified(forwards: list[RecordedForward], outputs: list[object]) -> Outcome:
     """Return accuracy and losses over the forwards whose outputs are logits for their labels."""
     found = [row for forward, output in zip(forwards, outputs, strict=True) if (row := _row(forward, output))]
-    rows = [row for row in found if row[0].shape[1] == found[-1][0].shape[1]]
+    rows = [row for row in found if row.logits.shape[1] == found[-1].logits.shape[1]]
     if not rows:
         return Outcome()
-    logits, labels = (torch.cat(parts) for parts in zip(*[row[:2] for row in rows], strict=True))
-    trained = [row[2] for row in rows]
+    logits, labels = torch.cat([row.logits for row in rows]), torch.cat([row.labels for row in rows])
+    trained = [row.trained for row in rows if row.trained is not None]
     counts = torch.bincount(labels)
     return Outcome(
         len(labels),
@@ -76,12 +90,21 @@ def _classified(forwards: list[RecordedForward], outputs: list[object]) -> Outco
         float(counts.max() / counts.sum()),
         int((counts > 0).sum()),
         float(F.cross_entropy(logits, labels)),
-        None if any(part is None for part in trained) else float(F.cross_entropy(torch.cat(trained), labels)),  # type: ignore[arg-type]
+        float(F.cross_entropy(torch.cat(trained), labels)) if len(trained) == len(rows) else None,
+        _agreement(rows),
     )
 
 
-def _row(forward: RecordedForward, output: object) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Return logits, labels and logits while training of the samples that have a label; None if they do not fit."""
+def _agreement(rows: list[_Row]) -> float | None:
+    """Return the share of samples of which the gradient is most negative at the label, of those that have one."""
+    seen = [(row.gradient, row.labels) for row in rows if row.gradient is not None]
+    hits = [g.argmin(1)[moved := (g < 0).any(1)] == labels[moved] for g, labels in seen]
+    found = torch.cat(hits) if hits else torch.zeros(0)
+    return float(found.double().mean()) if len(found) else None
+
+
+def _row(forward: RecordedForward, output: object) -> _Row | None:
+    """Return the samples of a forward that have a label; None if labels and output do not fit."""
     try:
         logits = logits_of(output).double()
     except FgadahatError:
@@ -92,5 +115,6 @@ def _row(forward: RecordedForward, output: object) -> tuple[Tensor, Tensor, Tens
     rows = labels >= 0  # a label such as -100 is one that the loss leaves out
     if not bool(rows.any()) or int(labels.max()) >= logits.shape[1]:
         return None
-    trained = forward.logits if forward.logits is not None and forward.logits.shape == logits.shape else None
-    return logits[rows], labels[rows], None if trained is None else trained.double()[rows]
+    fitting = [v if v is not None and v.shape == logits.shape else None for v in (forward.logits, forward.gradient)]
+    trained, gradient = (None if value is None else value.to(logits)[rows] for value in fitting)
+    return _Row(logits[rows], labels[rows], trained, gradient)

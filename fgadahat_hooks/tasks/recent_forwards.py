@@ -4,67 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from fgadahat_hooks.errors import FgadahatError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.importance.attribution.target import labels_of, logits_of
+from fgadahat_hooks.tasks.call_arguments import map_tensors
+from fgadahat_hooks.tasks.recorded_forward import RecordedForward
 
 MAX_BYTES = 64 * 2**20
-
-
-@dataclass(eq=False)
-class RecordedForward:
-    """One training forward.
-
-    Attributes:
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        autocast: Name of the autocast dtype on the model's device, None without autocast.
-        evaluating: Names of the modules that were in evaluation mode.
-        labels: The labels of the loader's batch, None if it holds none.
-        logits: The class logits that the model gave, None if it gave none.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    autocast: str | None = None
-    evaluating: tuple[str, ...] = ()
-    labels: Tensor | None = None
-    logits: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        """Note the tensors' versions, and their bytes."""
-        leaves = pytree.tree_leaves((self.args, self.kwargs))
-        self._tensors = [t for t in leaves if isinstance(t, Tensor)]
-        self._versions = [version_of(t) for t in self._tensors]
-        self.bytes = sum(t.numel() * t.element_size() for t in self._tensors)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the arguments can be saved: dense tensors outside of transforms such as `vmap`."""
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        return all(t.layout is torch.strided and not wrapped(t) for t in self._tensors)
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether nothing was written into the arguments since."""
-        return self._versions == [version_of(t) for t in self._tensors]
-
-    def run(self, model: nn.Module, device: str) -> Any:
-        """Run the forward again, under its autocast; return the output."""
-        dtype = None if self.autocast is None else getattr(torch, self.autocast)
-        with nullcontext() if dtype is None else torch.autocast(device, dtype):
-            return model(*self.args, **self.kwargs)
+MOST_FORWARDS = 64
+FEWEST_SAMPLES = 64
+"""Small batches are kept until they hold as many samples with a label."""
 
 
 class RecentForwards:
@@ -73,12 +31,15 @@ class RecentForwards:
     Attributes:
         forwards: The forwards, the latest last.
         compiled: Arguments of the latest forward of a compiled model, until `collect`.
+        missing: Why the forwards of an interrupted task are not there; empty if they are, or if there were none.
     """
 
     def __init__(self) -> None:
         """Start with none."""
-        self.forwards: deque[RecordedForward] = deque()
+        self.forwards: deque[RecordedForward] = deque(maxlen=MOST_FORWARDS)
+        self._most = MOST_FORWARDS
         self.compiled: Any = None
+        self.missing = ""
         self._attached: AttachedModel | None = None
         self._copy = False
         self._data: Callable[[], Any] = lambda: None
@@ -90,12 +51,12 @@ class RecentForwards:
         Args:
             attached: The model.
             hooks: Hooks of the task.
-            most: Number of forwards to keep.
+            most: Number of forwards to keep; more of them while they hold few samples with labels.
             copy: Whether to copy the arguments. Without copies, forwards whose arguments were overwritten since do not
                 count.
             data: Returns the loader's current batch.
         """
-        self.forwards = deque(self.forwards, maxlen=most)
+        self._most = most
         self._attached, self._copy, self._data = attached, copy, data
         self._modules = list(attached.model.named_modules())
         hooks.forward_pre(attached.model, _KeepInputs(self, attached), kwargs=True)
@@ -104,11 +65,11 @@ class RecentForwards:
     def keep(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Keep the arguments of a forward, and drop the oldest forwards beyond the limits."""
         taken = (lambda t: t.detach().clone()) if self._copy else Tensor.detach  # never with its graph
-        args, kwargs = pytree.tree_map_only(Tensor, taken, (args, kwargs))
+        args, kwargs = map_tensors(taken, (args, kwargs))
         evaluating = tuple(name for name, module in self._modules if not module.training)
         self.forwards.append(RecordedForward(args, kwargs, _autocast(self._device), evaluating))
         total = sum(forward.bytes for forward in self.forwards)
-        while len(self.forwards) > 1 and total > MAX_BYTES:
+        while len(self.forwards) > 1 and (total > MAX_BYTES or len(self.forwards) > _needed(self.forwards, self._most)):
             total -= self.forwards.popleft().bytes
 
     @property
@@ -124,7 +85,7 @@ class RecentForwards:
         last.labels = _class_numbers(self._data())  # not before the forward: a trainer's own hook may tell the batch
         if last.labels is not None:
             with suppress(FgadahatError):
-                last.logits = logits_of(output).detach()
+                last.keep_output(logits_of(output))
 
     def collect(self) -> bool:
         """Keep the latest forward of a compiled model: compiled code cannot copy it by itself; return whether one ran."""
@@ -140,6 +101,19 @@ class RecentForwards:
         self.forwards.clear()
         self.compiled = None
 
+    def last(self, most: int) -> list[RecordedForward]:
+        """Return the last `most` forwards whose arguments are unchanged, or more if they hold few samples."""
+        unchanged = [forward for forward in self.forwards if forward.unchanged]
+        return unchanged[len(unchanged) - _needed(unchanged, most) :]
+
+    @property
+    def reason_for_none(self) -> str:
+        """Why there are no forwards, where there are none."""
+        return self.missing or (
+            "no training forward of the attached model was seen; call the model itself, not its parts, and outside of "
+            "torch.func's transforms"
+        )
+
     # ---------------------------------------------------------------- running them again
     def set_modes(self, forward: RecordedForward) -> None:
         """Set all modules to the modes in which a forward found them."""
@@ -151,27 +125,34 @@ class RecentForwards:
         return forward.run(model, self._device)
 
     # ---------------------------------------------------------------- in a saved state
-    def dump(self) -> list[dict[str, Any]]:
-        """Return the arguments as lists and dicts, with what differs from a plain forward."""
-        return [_dump(forward) for forward in self.forwards if forward.is_plain]
+    def dump(self) -> tuple[list[dict[str, Any]], str]:
+        """Return the forwards as plain data, and why there are none of those that were kept; empty if there are."""
+        out, missing = [], self.missing
+        for forward in self.forwards:
+            try:
+                out.append(forward.dump())
+            except ValueError as error:
+                missing = f"the saved state could not hold its last batches, because of a {error} among their inputs"
+        return out, "" if out else missing
 
-    def load(self, forwards: list[dict[str, Any]] | None) -> None:
+    def load(self, forwards: list[dict[str, Any]] | None, missing: str) -> None:
         """Continue with the forwards of an interrupted task."""
+        self.missing = missing
         for saved in forwards or ():
-            values = {**saved, "args": tuple(saved["args"]), "evaluating": tuple(saved.get("evaluating", ()))}
-            self.forwards.append(RecordedForward(**values))
+            try:
+                self.forwards.append(RecordedForward.load(saved))
+            except ValueError as error:
+                self.missing = f"its last batches before the restart need {error}, which is not imported here"
 
 
-def _dump(forward: RecordedForward) -> dict[str, Any]:
-    saved = {"args": list(forward.args), "kwargs": dict(forward.kwargs)}
-    optional = {name: getattr(forward, name) for name in ("autocast", "labels", "logits")}
-    optional["evaluating"] = list(forward.evaluating) or None
-    return {**saved, **{name: value for name, value in optional.items() if value is not None}}
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return how often something was written into a tensor; 0 for tensors of inference mode, which do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+def _needed(forwards: Sequence[RecordedForward], most: int) -> int:
+    """Return how many of the last forwards are needed: `most`, or more if those hold few samples with a label."""
+    samples = 0
+    for count, forward in enumerate(reversed(forwards), start=1):
+        samples += forward.samples
+        if count >= most and (samples == 0 or samples >= FEWEST_SAMPLES):
+            return count
+    return len(forwards)
 
 
 def _autocast(device: str) -> str | None:
@@ -198,14 +179,15 @@ class _KeepInputs:
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recent = self._recent()
-        if recent is None or not (model.training and torch.is_grad_enabled()):
-            return
-        if self._context.mode is not GateMode.TASK:
+        if recent is None or not self._is_training(model):
             return
         if torch.compiler.is_compiling():
             recent.compiled = (args, kwargs)
-        else:
+        elif not _is_transformed():
             recent.keep(args, kwargs)
+
+    def _is_training(self, model: nn.Module) -> bool:
+        return model.training and torch.is_grad_enabled() and self._context.mode is GateMode.TASK
 
     def __deepcopy__(self, memo: Any) -> Any:
         return _ignore
@@ -219,10 +201,15 @@ class _KeepOutput(_KeepInputs):
 
     def __call__(self, model: nn.Module, args: Any, kwargs: Any, output: Any = None) -> None:
         recent = self._recent()
-        if recent is None or torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
+        if recent is None or torch.compiler.is_compiling() or not self._is_training(model):
             return
-        if self._context.mode is GateMode.TASK:
+        if not _is_transformed():
             recent.keep_output(output)
+
+
+def _is_transformed() -> bool:
+    """Return whether a transform such as `vmap` runs: its tensors mean nothing after it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _no_hook() -> Any:

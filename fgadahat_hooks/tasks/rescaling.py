@@ -25,8 +25,8 @@ def _norms(layer: GatedLayer) -> Tensor:
 def rescale(attached: AttachedModel, state: TaskState, fresh_head: bool) -> None:
     """Rescale the rows that no finished task uses, and the weights of a head that the task starts anew.
 
-    A free row gets its norm at attach, divided by the root of the layer's share of open inputs. Rows of layers whose
-    entries are mixed are left alone.
+    A free row gets the norm that it had before the first task, divided by the root of the layer's share of open inputs.
+    Rows of layers whose entries are mixed are left alone.
 
     Args:
         attached: The model; its gates have the masks that the task begins with.
@@ -42,9 +42,9 @@ def rescale(attached: AttachedModel, state: TaskState, fresh_head: bool) -> None
             _rescale_heads(attached)
 
 
-def _rescale_free_rows(layer: GatedLayer, at_attach: Tensor, free: Tensor, shares: OpenShares) -> None:
+def _rescale_free_rows(layer: GatedLayer, before: Tensor, free: Tensor, shares: OpenShares) -> None:
     now = _norms(layer)
-    wanted = at_attach.to(now) * free_row_factor(shares.inputs)
+    wanted = before.to(now) * free_row_factor(shares.inputs)
     factor = torch.where(free.to(now.device) & (now > 0), wanted / now.clamp(min=torch.finfo(now.dtype).tiny), 1.0)
     layer.weight.mul_(layer.kind.unit_view(layer.module, factor))
 

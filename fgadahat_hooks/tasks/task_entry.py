@@ -12,7 +12,7 @@ from fgadahat_hooks.gates.gate import Gate
 from fgadahat_hooks.gates.task_state import InterruptedTask
 from fgadahat_hooks.protection import heads
 from fgadahat_hooks.tasks.allocation import allot_units
-from fgadahat_hooks.tasks.rescaling import rescale
+from fgadahat_hooks.tasks.rescaling import rescale, row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -72,8 +72,8 @@ class TaskEntry:
         refuse_sharded(attached.model.named_parameters())
         first = self._sequence.state.finished == 0
         fresh: list[Tensor] = [gate.embedding for gate in attached.gates.values()]
-        if first:  # ranks may have drawn other weights, and rates and scales go by the norms at attach
-            broadcast_from_first(attached.row_norms.values())
+        if attached.traced:
+            self.take_weights()
         self._set_embeddings(first)
         if not first:
             attached.tensors.enter(attached.initial, copy=True)
@@ -86,6 +86,19 @@ class TaskEntry:
             tensor.grad = None  # left from the task before; an optimizer that steps first would use it
         broadcast_from_first(fresh)  # each rank has drawn its own
         return fresh
+
+    def take_weights(self) -> None:
+        """Take the norms of rows, and the tensors that later tasks begin with, when the first task ever begins.
+
+        Weights may have been loaded after attach. A task that was rolled back has changed them, so it does not count.
+        """
+        attached = self._attached
+        if not attached.begun:
+            attached.begun = True
+            attached.initial = {name: attached.tensors.tensor(name).detach().clone() for name in attached.initial}
+            attached.row_norms = row_norms(attached) if attached.row_norms else {}
+        if self._sequence.state.finished == 0:  # ranks may have drawn other weights; rates and scales go by the norms
+            broadcast_from_first(attached.row_norms.values())
 
     def _set_embeddings(self, first: bool) -> None:
         attached = self._attached

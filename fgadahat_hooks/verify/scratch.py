@@ -45,7 +45,7 @@ def _copy_attached(attached: AttachedModel) -> AttachedModel:
     scratch = AttachedModel(model, attached.spec, gates, context, HookSet(), attached.graph, attached.policies)
     scratch.tensors = TaskTensors(model, attached.tensors.names)
     scratch.initial, scratch.num_classes, scratch.traced = dict(attached.initial), attached.num_classes, True
-    scratch.row_norms = dict(attached.row_norms)
+    scratch.row_norms, scratch.begun = dict(attached.row_norms), attached.begun
     scratch.tied = {id(memo[tied]) for tied in attached.tied if tied in memo}
     return scratch
 

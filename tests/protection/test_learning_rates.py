@@ -162,6 +162,69 @@ def test_an_error_in_a_step_leaves_the_groups_as_they_were_made() -> None:
     assert optimizer.param_groups is groups
 
 
+class Counting(torch.optim.AdamW):
+    """Keeps a count in its groups, drops an entry of them, and halves its learning rate."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+            group.pop("name", None)
+            group["lr"] = self.rate(group["lr"])
+        return super().step(closure)
+
+    def rate(self, lr: float) -> float:
+        return lr / 2
+
+
+class Setting(Counting):
+    """Sets its learning rate."""
+
+    def rate(self, lr: float) -> float:
+        return 0.25
+
+
+def test_what_a_step_writes_into_its_groups_is_kept() -> None:
+    session = session_of()
+    with session.task("a") as task:
+        optimizer = task.protect(Counting([{"params": session.model.parameters(), "name": "all"}], lr=1e-2))
+        for _ in range(2):
+            step(session, task, optimizer)
+        group = optimizer.param_groups[0]
+        assert (group["steps"], group["lr"], "name" in group) == (2, pytest.approx(2.5e-3), False)
+        other = task.protect(Setting(session.model.parameters(), lr=1e-2))
+        with pytest.warns(LearningWarning, match="Setting sets its learning rate within step"):
+            step(session, task, other)
+        assert other.param_groups[0]["lr"] == 0.25
+
+
+def stepped(inside: bool) -> nn.Parameter:
+    """Return a weight after a step with a closure whose learning rate is set inside the closure, or before."""
+    session = session_of()
+    torch.manual_seed(3)
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=1e-3)))
+        task.anneal(1, 1)
+
+        def closure() -> Any:
+            assert len(optimizer.param_groups) == 2
+            if inside:
+                optimizer.param_groups[0]["lr"] = 1e-2
+            optimizer.zero_grad()
+            loss = F.cross_entropy(session.model(X.double()), Y)
+            loss.backward()
+            return loss
+
+        optimizer.param_groups[0]["lr"] = 1e-3 if inside else 1e-2
+        optimizer.step(closure)
+        assert optimizer.param_groups[0]["lr"] == 1e-2
+    return session.model.get_submodule("2").get_parameter("weight")
+
+
+def test_a_closure_sees_and_sets_the_groups_that_were_made() -> None:
+    assert torch.equal(stepped(inside=True), stepped(inside=False))
+
+
 def test_shares_are_counted_under_the_hard_masks() -> None:
     session = session_of()
     with session.task("a"):

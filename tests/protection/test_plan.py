@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import AlreadyAttachedError, BadCallError
@@ -92,6 +93,27 @@ def test_leaks_are_described() -> None:
     assert sorted(reasons) == ["adjustment.apply_to", "heads.mode", "norms", "rest"]
     assert "every task trains 10 tensor(s), first 'bn1.weight'" in " ".join(found.leaks)
     assert "Finished tasks can change, because" in str(found)
+
+
+class Attention(nn.Module):
+    """Attention whose packed weight gets no gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.attention(x, x, x)[0].mean(1))
+        return out
+
+
+def test_memory_of_a_task_is_told_and_much_of_it_advised_against() -> None:
+    found = fh.plan(Attention(), {"rest": "per_task"}, torch.randn(2, 3, 16))
+    own = 4 * (3 * 16 * 16 + 3 * 16 + 16 * 2 + 2)
+    assert (found.task_bytes, found.model_bytes) == (own, own + 4 * (16 * 16 + 16))
+    assert "Each task keeps 3.4 kB of its own; the model has 4.5 kB." in str(found)
+    assert "each task keeps 3.4 kB of its own, 76% of the model, because no gate is on 'attention.in" in found.advice[0]
+    assert "of its own" not in "".join(fh.plan(Attention(), {"rest": "freeze"}, torch.randn(2, 3, 16)).advice)
 
 
 def test_a_session_has_the_plan_that_was_announced() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,29 @@ def test_a_task_without_its_share_says_so_when_it_begins() -> None:
     assert session.notes("d") == (text.removeprefix("Task 'd': "),)
 
 
+def test_a_layer_narrower_than_the_tasks_is_named_with_what_serves() -> None:
+    def model() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 2))
+
+    session = attach(fh.preset("hat", tasks=6), model())
+    assert "'0': fewer units (3 at least) than the 6 tasks that are expected" in session.plan.advice[0]
+    for name in "abc":
+        with session.task(name):
+            pass
+    with (
+        pytest.warns(LearningWarning, match=r"^Task 'd': layer '0' has no free unit left, of 3 at most: .*exclude\)"),
+        session.task("d"),
+    ):
+        pass
+    spec = fh.preset("hat", tasks=6).model_dump()
+    advised = attach({**spec, "gates": {**spec["gates"], "exclude": ["0"]}}, model())
+    assert advised.plan.advice == ()
+    with nothing_said():
+        for name in "abcde":
+            with advised.task(name):
+                pass
+
+
 def test_a_closed_layer_is_named() -> None:
     session = attach(LEARNT)
     task = session.task("a").__enter__()
@@ -131,6 +154,44 @@ def test_labels_that_the_loss_ignores_do_not_count() -> None:
     labels[1::2] = -100
     with pytest.warns(LearningWarning, match="on its last 256 training samples"):
         learn(attach(), "a", labels, lr=1e-6)
+
+
+def network(outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, outputs))
+
+
+OTHER_LOSSES: dict[str, tuple[int, Tensor, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "autoencoder": (6, Y, lambda out, x, y: F.mse_loss(out, x)),
+    "shifted labels": (8, Y + 5, lambda out, x, y: F.cross_entropy(out, y - 5)),
+    "indices": (64, torch.arange(64), lambda out, x, y: F.cross_entropy(out[:, :2], Y[y])),
+    "two of several outputs": (5, Y + 3, lambda out, x, y: F.cross_entropy(out[:, :2], y - 3)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_LOSSES)
+def test_labels_that_are_not_those_of_the_loss_are_not_judged(kind: str) -> None:
+    outputs, labels, loss = OTHER_LOSSES[kind]
+    session = attach(model=network(outputs))
+    with nothing_said(), session.task("a") as task:
+        optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=1e-2)))
+        for x, y in task.batches([(X, labels)] * 10):
+            optimizer.zero_grad()
+            loss(session.model(x), x, y).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_small_batches_are_judged_together(size: int) -> None:
+    session = attach()
+    labels = torch.randint(0, 2, (128,), generator=torch.Generator().manual_seed(3))
+    task = session.task("a").__enter__()
+    optimizer = task.protect(torch.optim.AdamW(session.parameter_groups(lr=1e-6)))
+    for x, y in task.batches([(X[:size], y) for y in labels.split(size)]):
+        optimizer.zero_grad()
+        F.cross_entropy(session.model(x), y).backward()
+        optimizer.step()
+    with pytest.warns(LearningWarning, match="on its last 64 training samples.*at chance"):
+        task.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("data", [range(30), [X] * 30, [(X, X)] * 30])

@@ -89,9 +89,10 @@ def test_masks_are_hard_from_the_first_step_and_do_not_move() -> None:
     session = attach("mlp")
     with session.task("a") as task:
         before = {name: e.detach().clone() for name, e in session.embeddings.items()}
-        optimizer = task.protect(torch.optim.AdamW(session.model.parameters(), lr=0.1, weight_decay=0.1))
-        train(session, task, "mlp", 0, optimizer)
-        assert all(torch.equal(e.detach() > 0, before[n] > 0) for n, e in session.embeddings.items())
+        optimizer = task.protect(torch.optim.Adam(session.model.parameters(), lr=2.0, weight_decay=0.1))
+        for _ in range(2):  # eight steps of this rate would take every embedding through zero
+            train(session, task, "mlp", 0, optimizer)
+        assert all(torch.equal(e.detach(), before[n]) for n, e in session.embeddings.items())
         assert all(e.grad is not None for e in session.embeddings.values())  # as DistributedDataParallel expects
     assert all(torch.equal(mask, before[n] > 0) for n, mask in session.masks("a").items())
 
@@ -132,6 +133,27 @@ def test_free_rows_get_their_scale_and_used_rows_keep_their_bits() -> None:
             expected = reference.rescaled_rows(before[layer], at_attach[layer], rows.tolist(), shares[layer])
             torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
             assert torch.equal(weight.detach()[rows], before[layer][rows])
+
+
+def test_weights_loaded_after_attach_set_the_scale_even_after_a_task_was_rolled_back(tmp_path: Path) -> None:
+    session = attach("cnn")
+    torch.manual_seed(1)
+    pretrained = cnn()
+    for tensor in pretrained.state_dict().values():
+        tensor.mul_(3)
+    session.model.load_state_dict(pretrained.state_dict(), strict=False)
+    loaded = pretrained[0].get_parameter("weight").flatten(1).norm(dim=1)
+    aborted = session.task("a").__enter__()
+    train(session, aborted, "cnn", 0, aborted.protect(torch.optim.AdamW(session.parameter_groups(lr=0.1))))
+    aborted.__exit__(KeyError, KeyError(), None)
+    session.save(tmp_path / "run")
+    for one in (session, fh.load(cnn(), tmp_path / "run", data("cnn", 0)[0][0])):
+        with one.task("a"):
+            torch.testing.assert_close(
+                one.model.get_submodule("0").get_parameter("weight").flatten(1).norm(dim=1), loaded
+            )
+        with one.task("b"):
+            assert torch.equal(one.model.get_submodule("1").get_parameter("weight"), 3 * torch.ones(12))
 
 
 def test_a_fresh_head_gets_the_scale_of_its_open_inputs() -> None:
