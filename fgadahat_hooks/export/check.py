@@ -20,7 +20,6 @@ from fgadahat_hooks.graph.tracing.forward import (
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.layers import layer_type_of
 
-
 ROUNDING = 2.0**12
 """Rounding errors of a deep network, in units of its dtype's precision: `5e-4` in float32, `9e-13` in float64."""
 
