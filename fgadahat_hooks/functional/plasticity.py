@@ -61,6 +61,10 @@ def calibrated_gain(mean: Tensor, std: Tensor, target: float) -> tuple[Tensor, T
     return gain, torch.where(varies, -mean * gain, 0.0)
 
 
+GRADIENT_GAIN_FACTOR = 0.1
+"""Factor on the learning rate of gains and biases of units with SGD, whose step is as large as the gradient: theirs
+are sums over all that a unit gives, and a trained unit gives much."""
+
 CONSTANT_UNIT = 1e-4
 """A unit counts as constant if its standard deviation is a smaller part of its mean than this: what it varies by is
 mostly rounding, which its gain would blow up."""

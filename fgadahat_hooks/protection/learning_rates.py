@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam
 
 from fgadahat_hooks.errors import LearningWarning
 from fgadahat_hooks.functional.plasticity import (
+    GRADIENT_GAIN_FACTOR,
     gradient_learning_rate_factor,
     head_learning_rate_factor,
     learning_rate_factor,
@@ -112,7 +113,7 @@ class LearningRates:
             factor = head_learning_rate_factor(self._heads[parameter], spec.max_factor)
             return factor if rate.momentum is None else min(factor, stable_gradient_factor(rate.lr, rate.momentum))
         if parameter in self._own_factors:
-            return 1.0 if rate.momentum is not None else self._own_factors[parameter]
+            return self._own_factors[parameter][rate.momentum is not None]
         if parameter not in self._shares:
             return 1.0
         shares = self._shares[parameter]
@@ -151,10 +152,10 @@ def _weight_stds(attached: AttachedModel) -> dict[int, float]:
     return found
 
 
-def _own_factors(attached: AttachedModel) -> dict[int, float]:
-    """Return the factors of what scales and shifts units for each task by itself: gains and biases, and norms."""
+def _own_factors(attached: AttachedModel) -> dict[int, tuple[float, float]]:
+    """Return the factors, with Adam's kin and with SGD, of a task's gains and biases, and of its norms."""
     spec = attached.spec.plasticity
-    factors = {"gain": spec.gain_factor, "norm": spec.norm_factor}
+    factors = {"gain": (spec.gain_factor, GRADIENT_GAIN_FACTOR), "norm": (spec.norm_factor, 1.0)}
     own = [p for p in attached.policies if p.role in factors and p.protection == "per_task" and p.kind == "parameter"]
     return {id(attached.tensors.tensor(p.name)): factors[p.role] for p in own}
 

@@ -32,11 +32,11 @@ class PlasticitySpec(Block):
     gain_factor: Positive = Field(
         default=10.0,
         description="Factor on the learning rate of a task's gains and biases of units (`gates.gains`), with Adam and "
-        "its kin and 'learning_rates: by_share'; no unit.",
+        "its kin and 'learning_rates: by_share' (with SGD it is 0.1); no unit.",
     )
     norm_factor: Positive = Field(
         default=1.0,
-        description="The same for the scale and shift that a task has of its norms; no unit.",
+        description="The same for the scale and shift that a task has of its norms, with Adam and its kin; no unit.",
     )
     calibrated_std: Positive = Field(
         default=0.5,

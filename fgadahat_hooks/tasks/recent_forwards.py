@@ -88,7 +88,7 @@ class RecentForwards:
                 last.keep_output(logits_of(output))
 
     def collect(self) -> bool:
-        """Keep the latest forward of a compiled model: compiled code cannot copy it by itself; return whether one ran."""
+        """Keep the latest forward of a compiled model, whose code cannot copy it by itself; return whether one ran."""
         if self.compiled is None:
             return False
         (args, kwargs), self.compiled = self.compiled, None
