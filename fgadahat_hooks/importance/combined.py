@@ -43,10 +43,11 @@ class OutputWeightAbsSumXActivationAbs(Measure):
 class InputWeightGradientSquareSumXActivationAbs(Measure):
     """`I_i = S_in(G^2)_i <h>_i` (AFI of FG-AdaHAT).
 
-    Choose it when both activity and the loss's sensitivity should count.
+    Choose it when both activity and the loss's sensitivity should count. It protects units with small values little.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "activation"})
+    forgot: ClassVar[float] = 3.3
 
     def compute(self, view: LayerView) -> Tensor:
         """Return the measure, `(units,)`."""
@@ -57,10 +58,11 @@ class InputWeightGradientSquareSumXActivationAbs(Measure):
 class OutputWeightGradientSquareSumXActivationAbs(Measure):
     """`I_i = S_out(G_next^2)_i <h>_i`.
 
-    Choose it like AFI, but for the weights that read the unit.
+    Choose it like AFI, but for the weights that read the unit. It protects units with small values little.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "activation", "consumers"})
+    forgot: ClassVar[float] = 3.6
 
     def compute(self, view: LayerView) -> Tensor:
         """Return the measure, `(units,)`."""

@@ -57,10 +57,12 @@ class InputWeightGradientSquareSum(Measure):
 class OutputWeightGradientSquareSum(Measure):
     """`I_i = S_out(G_next^2)_i` over all consumers.
 
-    Choose it like the square sum of the input weights, but for the weights that read the unit.
+    Choose it like the square sum of the input weights, but for the weights that read the unit. It protects units with
+    small values little.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "consumers"})
+    forgot: ClassVar[float] = 2.8
 
     def compute(self, view: LayerView) -> Tensor:
         """Return the measure, `(units,)`."""

@@ -87,7 +87,7 @@ class SessionViews:
         graph, attached = self.graph, self._attached
         adjusting = [c.spec for c in self._sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
         mode = adjusting[0] if adjusting else None
-        return make_plan(attached.model, graph, attached.policies, mode, attached.spec.gates)
+        return make_plan(attached.model, graph, attached.policies, mode, attached.spec)
 
     @property
     def embeddings(self) -> dict[str, nn.Parameter]:

@@ -63,22 +63,30 @@ def _closed(names: list[str]) -> Iterator[str]:
 def _few_free(masks: Masks, tasks: int, finished: int) -> Iterator[str]:
     new = {name: int((mask & ~masks.used_before[name]).sum()) for name, mask in masks.task.items()}
     units = {name: len(mask) for name, mask in masks.task.items()}
-    short = [name for name, count in new.items() if count < task_share(units[name], tasks, finished)]
-    narrow = narrow_layers({name: units[name] for name in short}, max(tasks, finished + 1))
-    wide = [name for name in short if name not in narrow]
-    if wide:
-        none = sum(new[name] == 0 for name in wide)
+    short = {name: units[name] for name, count in new.items() if count < task_share(units[name], tasks, finished)}
+    narrow = narrow_layers(short, max(tasks, finished + 1))
+    yield from _short_of_room({name: new[name] for name in short if name not in narrow}, tasks, finished)
+    yield from _too_narrow({name: units[name] for name in narrow}, max(tasks, finished + 1))
+
+
+def _short_of_room(new: dict[str, int], tasks: int, finished: int) -> Iterator[str]:
+    """Describe layers that more room would serve, given the units that each has left."""
+    if new:
+        none = sum(count == 0 for count in new.values())
         yield (
-            f"{_layers(wide)} fewer free units than the task's share ({none} with none at all): room was made for "
+            f"{_layers(list(new))} fewer free units than the task's share ({none} with none at all): room was made for "
             f"{tasks} tasks, and this is number {finished + 1}. Attach with room for more (gates.tasks), or widen "
             "the network."
         )
-    if narrow:
-        most = max(units[name] for name in narrow)
+
+
+def _too_narrow(units: dict[str, int], tasks: int) -> Iterator[str]:
+    """Describe layers that have fewer units than there are tasks."""
+    if units:
         yield (
-            f"{_layers(narrow)} no free unit left, of {most} at most: too few for {max(tasks, finished + 1)} tasks, so "
-            "room for more (gates.tasks) would not help. Widen the layer, or leave it out of the gates (gates.exclude) "
-            "and give each task its own copy (rest: per_task)."
+            f"{_layers(list(units))} no free unit left, of {max(units.values())} at most: too few for {tasks} tasks, "
+            "so room for more (gates.tasks) would not help. Widen the layer, or leave it out of the gates "
+            "(gates.exclude) and give each task its own copy (rest: per_task)."
         )
 
 

@@ -116,6 +116,15 @@ def test_memory_of_a_task_is_told_and_much_of_it_advised_against() -> None:
     assert "of its own" not in "".join(fh.plan(Attention(), {"rest": "freeze"}, torch.randn(2, 3, 16)).advice)
 
 
+@pytest.mark.parametrize(
+    ("measure", "warned"),
+    [("output_weight_gradient_square_sum_x_activation_abs", True), ("input_weight_abs_sum_x_activation_abs", False)],
+)
+def test_a_measure_that_forgot_much_is_named(measure: str, warned: bool) -> None:
+    spec = {"importance": {"type": measure}, "adjustment": {"mode": "fg_adahat"}}
+    assert any(f"importance.type: {measure} spans" in leak for leak in plan(Net(), spec).leaks) == warned
+
+
 def test_a_session_has_the_plan_that_was_announced() -> None:
     model = Net()
     announced = plan(model, {})
