@@ -12,7 +12,7 @@ SPEC_KEYS = (
 )
 GATES_KEYS = (
     "'targets', 'exclude', 'position', 's_max', 'annealing_power', 'annealing', 'settle', 'clamp_threshold', "
-    "'embedding_clamp', 'init', 'choose', 'tasks'"
+    "'embedding_clamp', 'init', 'choose', 'tasks', 'gains'"
 )
 IMPORTANCE_KEYS = (
     "'type', 'params', 'gradient', 'every_n_steps', 'budget', 'max_samples', 'filter_unmasked', "
