@@ -48,3 +48,10 @@ def gradient_factor(lr: float, f: float, p: float, q: float, c: float, momentum:
         return 1.0
     stable = (1 - momentum) / lr
     return sorted([c, p / (q * f), stable if stable > 1 else 1.0])[0]
+
+
+def calibrated(values: list[float], target: float) -> tuple[float, float]:
+    """Compute gain and bias of one unit from all its values: mean 0 and standard deviation `target` come out."""
+    mean = sum(values) / len(values)
+    std = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+    return (1.0, 0.0) if std <= 1e-4 * abs(mean) else (target / std, -mean * target / std)
