@@ -11,7 +11,7 @@ from fgadahat_hooks.protection.plan import (
     advice_lines,
     layer_rows,
     leak_lines,
-    memory_line,
+    memory_lines,
     regate_lines,
     tensor_rows,
 )
@@ -34,7 +34,8 @@ def print_plan(plan: Plan) -> None:
         console.print(line, style="dim")
     console.print()
     console.print(_coloured_table(tensor_rows(plan), right=(2, 3)))
-    console.print(memory_line(plan), style="dim")
+    for line in memory_lines(plan):
+        console.print(line, style="yellow" if plan.memory_advice else "dim")
     console.print()
     for line in leak_lines(plan):
         console.print(line, style="yellow" if plan.leaks else "green")

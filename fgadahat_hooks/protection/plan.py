@@ -45,9 +45,10 @@ class Plan:
         leaks: By what finished tasks can be changed, in plain words; empty when hard HAT is bit-exact.
         regated: Norms over channels of several layers, behind which these channels are gated once more, each with
             the fraction of its channels that is.
-        advice: What will hold later tasks back or cost much, in plain words, with the remedy; empty if nothing is seen.
+        advice: What will hold later tasks back, in plain words, with the remedy; empty if nothing is seen.
         task_bytes: Bytes that each finished task keeps for itself: its head, norms and copies.
         model_bytes: Bytes of the model's parameters and buffers.
+        memory_advice: How to make `task_bytes` less; empty where it is not much.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -58,6 +59,7 @@ class Plan:
     advice: tuple[str, ...] = ()
     task_bytes: int = 0
     model_bytes: int = 0
+    memory_advice: tuple[str, ...] = ()
 
     def count(self, protection: str) -> int:
         """Return the number of parameter elements of a protection class."""
@@ -70,7 +72,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the tables as text."""
-        tables = (_aligned(layer_rows(self)), regate_lines(self), [*_aligned(tensor_rows(self)), memory_line(self)])
+        tables = (_aligned(layer_rows(self)), regate_lines(self), [*_aligned(tensor_rows(self)), *memory_lines(self)])
         parts = (*tables, leak_lines(self), advice_lines(self))
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -109,10 +111,11 @@ def tensor_rows(plan: Plan) -> list[tuple[str, ...]]:
     return rows
 
 
-def memory_line(plan: Plan) -> str:
-    """Return what a task costs in memory."""
+def memory_lines(plan: Plan) -> list[str]:
+    """Return what a task costs in memory, and how to make it less where it is much."""
     own, whole = megabytes(plan.task_bytes), megabytes(plan.model_bytes)
-    return f"Each task keeps {own} of its own; the model has {whole}."
+    line = f"Each task keeps {own} of its own; the model has {whole}."
+    return [line, *(f"  - {text}" for text in plan.memory_advice)]
 
 
 def leak_lines(plan: Plan) -> list[str]:
@@ -124,11 +127,7 @@ def leak_lines(plan: Plan) -> list[str]:
 
 def advice_lines(plan: Plan) -> list[str]:
     """Return what will hold later tasks back; no line if nothing is seen."""
-    return (
-        ["Later tasks may learn less, or cost much:", *(f"  - {advice}" for advice in plan.advice)]
-        if plan.advice
-        else []
-    )
+    return ["Later tasks may learn less, because", *(f"  - {advice}" for advice in plan.advice)] if plan.advice else []
 
 
 def _gate_position(layer: LayerPlan) -> str:

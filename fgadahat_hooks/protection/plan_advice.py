@@ -1,4 +1,4 @@
-"""What the plan advises: layers that are too narrow for the tasks, and copies that take much memory."""
+"""What the plan advises where layers are too narrow for the tasks, and where a task's copies take much memory."""
 
 from __future__ import annotations
 
@@ -53,16 +53,18 @@ def advice_on_copies(model_bytes: int, copies: Mapping[str, int], policies: Sequ
     if total <= _MUCH * model_bytes or 2 * sum(rest.values()) < total:
         return
     largest = sorted(rest, key=lambda name: -rest[name])
-    packed = any(name.endswith("in_proj_weight") for name in rest)
     yield (
         f"each task keeps {megabytes(total)} of its own, {total / model_bytes:.0%} of the model, because no gate is on "
-        f"{_named(largest)}. With pretrained weights set requires_grad=False there, or choose rest: freeze; else build "
-        + (
-            "attention from nn.Linear layers, as timm does: these get gates."
-            if packed
-            else "it from layers with gates."
-        )
+        f"{_named(largest)}. With pretrained weights set requires_grad=False there, or choose rest: freeze; else "
+        f"{_gated_instead(largest[0])}."
     )
+
+
+def _gated_instead(name: str) -> str:
+    """Return how a tensor, or what replaces it, gets gates."""
+    if name.endswith("in_proj_weight"):
+        return "build attention from nn.Linear layers, as timm does: these get gates"
+    return "build it from layers that get gates; embeddings get them by gates.targets: [all, all-embedding]"
 
 
 def megabytes(count: int) -> str:

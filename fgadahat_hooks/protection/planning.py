@@ -75,12 +75,10 @@ def make_plan(
     regated = {name: channels.resolved for name, channels in graph.regates.items()}
     copies, sizes = bytes_per_task(model, policies), tensor_bytes(model)
     model_bytes = sum(sizes.get(policy.name, 0) for policy in policies)
-    advice = (
-        *frozen_fresh_tables(model, policies),
-        *advice_on_narrow_layers({layer.name: layer.units for layer in layers}, spec.gates),
-        *advice_on_copies(model_bytes, copies, policies),
-    )
-    return Plan(layers, tuple(policies), graph.heads, leaks, regated, advice, sum(copies.values()), model_bytes)
+    units = {layer.name: layer.units for layer in layers}
+    advice = (*frozen_fresh_tables(model, policies), *advice_on_narrow_layers(units, spec.gates))
+    memory = (sum(copies.values()), model_bytes, tuple(advice_on_copies(model_bytes, copies, policies)))
+    return Plan(layers, tuple(policies), graph.heads, leaks, regated, advice, *memory)
 
 
 def _layer_plan(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:

@@ -112,8 +112,12 @@ def test_memory_of_a_task_is_told_and_much_of_it_advised_against() -> None:
     own = 4 * (3 * 16 * 16 + 3 * 16 + 16 * 2 + 2)
     assert (found.task_bytes, found.model_bytes) == (own, own + 4 * (16 * 16 + 16))
     assert "Each task keeps 3.4 kB of its own; the model has 4.5 kB." in str(found)
-    assert "each task keeps 3.4 kB of its own, 76% of the model, because no gate is on 'attention.in" in found.advice[0]
-    assert "of its own" not in "".join(fh.plan(Attention(), {"rest": "freeze"}, torch.randn(2, 3, 16)).advice)
+    assert (
+        "each task keeps 3.4 kB of its own, 76% of the model, because no gate is on 'attention.in"
+        in found.memory_advice[0]
+    )
+    assert f"  - {found.memory_advice[0]}" in str(found)
+    assert fh.plan(Attention(), {"rest": "freeze"}, torch.randn(2, 3, 16)).memory_advice == ()
 
 
 @pytest.mark.parametrize(
