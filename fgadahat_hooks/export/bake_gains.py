@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fgadahat_hooks.gates.gain_site import fold_gains
 from fgadahat_hooks.graph.unit_graph import GATE, UnitGraph
 from fgadahat_hooks.layers import layer_type_of
 
@@ -16,7 +17,7 @@ def without_gains(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in tensors.items() if name.split(".")[-2:-1] != [GATE]}
 
 
-def bake_gains(model: nn.Module, graph: UnitGraph, tensors: Mapping[str, Tensor]) -> bool:
+def bake_gains(model: nn.Module, graph: UnitGraph, tensors: Mapping[str, Tensor]) -> None:
     """Scale the rows of each layer by its units' gains, and its bias; a layer without a bias gets one.
 
     A weight that other modules share is replaced by the layer's own.
@@ -25,25 +26,14 @@ def bake_gains(model: nn.Module, graph: UnitGraph, tensors: Mapping[str, Tensor]
         model: A copy without gates, changed in place.
         graph: The unit graph of the attached model.
         tensors: The tensors of the task, by qualified name.
-
-    Returns:
-        Whether there were any: outputs are then the same to rounding, not bit for bit.
     """
-    found = False
     for name in graph.layers:
-        gain, bias = (tensors.get(f"{name}.{GATE}.{part}") for part in ("gain", "bias"))
-        if gain is not None and bias is not None:
-            found = True
-            _scale(model.get_submodule(name), gain, bias)
-    return found
-
-
-def _scale(layer: nn.Module, gain: Tensor, bias: Tensor) -> None:
-    kind, weight, own = layer_type_of(layer), layer._parameters["weight"], layer._parameters.get("bias")
-    if kind is None or weight is None:
-        return
-    with torch.no_grad():
-        rows = kind.unit_view(layer, gain.to(weight))
-        shift = bias.to(weight) if own is None else own * gain.to(own) + bias.to(own)
-        layer._parameters["weight"] = nn.Parameter(weight * rows, requires_grad=weight.requires_grad)
-        layer._parameters["bias"] = nn.Parameter(shift, requires_grad=weight.requires_grad)
+        layer = model.get_submodule(name)
+        gain, bias, kind = *(tensors.get(f"{name}.{GATE}.{part}") for part in ("gain", "bias")), layer_type_of(layer)
+        if gain is None or bias is None or kind is None or layer._parameters.get("weight") is None:
+            continue
+        with torch.no_grad():
+            for local, value in fold_gains(layer, kind, gain, bias).items():
+                layer._parameters[local] = nn.Parameter(
+                    value, requires_grad=layer.get_parameter("weight").requires_grad
+                )

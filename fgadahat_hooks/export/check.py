@@ -20,9 +20,6 @@ from fgadahat_hooks.graph.tracing.forward import (
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.layers import layer_type_of
 
-ROUNDING = 2.0**12
-"""Rounding errors of a deep network, in units of its dtype's precision: `5e-4` in float32, `9e-13` in float64."""
-
 
 def outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     """Return the floating-point outputs of a model in evaluation mode; the model is left as it was.
@@ -65,22 +62,14 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def require_equal_outputs(
-    task: Any, model: nn.Module, graph: UnitGraph, expected: list[Tensor], found: list[Tensor], rounded: bool
+    task: Any, model: nn.Module, graph: UnitGraph, expected: list[Tensor], found: list[Tensor]
 ) -> None:
     """Raise if the outputs of an exported model are not those of the attached one.
-
-    Args:
-        task: Id of the task.
-        model: The attached model.
-        graph: Its unit graph.
-        expected: Its outputs.
-        found: Those of the exported model.
-        rounded: Whether outputs may differ by rounding, because gains were multiplied into weights.
 
     Raises:
         ExportError: They differ; the message names the layers whose forward may be the reason.
     """
-    if equal_outputs(expected, found) or (rounded and difference(expected, found) <= _rounding(expected)):
+    if equal_outputs(expected, found):
         return
     own = _layers_with_own_forward(model, graph)
     names = [f"'{name}' ({type(model.get_submodule(name)).__name__})" for name in own]
@@ -90,11 +79,6 @@ def require_equal_outputs(
         f"differ by {difference(expected, found):.1e} of their largest value.{why} Name such layers in gates.exclude "
         "before attaching, or evaluate under session.use. Nothing was changed."
     )
-
-
-def _rounding(outputs: list[Tensor]) -> float:
-    """Return how far outputs may differ by rounding, relative to the largest value."""
-    return max((ROUNDING * torch.finfo(t.dtype).eps for t in outputs), default=0.0)
 
 
 def _layers_with_own_forward(model: nn.Module, graph: UnitGraph) -> list[str]:

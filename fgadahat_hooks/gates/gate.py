@@ -176,6 +176,7 @@ class Gate(nn.Module):
         dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
         self.embedding = nn.Parameter(torch.zeros(units, dtype=dtype, device=like.device))
         self.calibration: Calibration | None = None
+        self.folds_gains = False  # in evaluation, see `gain_site`
         self.register_parameter("gain", None)
         self.register_parameter("bias", None)
         self.name = name
@@ -187,6 +188,13 @@ class Gate(nn.Module):
         """Give each unit a gain, 1, and a bias, 0, both `(units,)`."""
         like = self.embedding.detach()
         self.gain, self.bias = nn.Parameter(torch.ones_like(like)), nn.Parameter(torch.zeros_like(like))
+
+    def gains_are_folded(self) -> bool:
+        """Return whether the layer's parameters hold the gains while it runs, so that its output has them already."""
+        mode = self.context.mode
+        if not self.folds_gains or torch.compiler.is_compiling():
+            return False
+        return mode is GateMode.USE or (mode is GateMode.TASK and not self.training)
 
     def drop_gains(self) -> None:
         """Take the gains and biases away."""
@@ -230,7 +238,7 @@ class Gate(nn.Module):
         mask = self.mask()
         if mask is None:
             return output
-        if self.gain is None or self.bias is None:
+        if self.gain is None or self.bias is None or self.gains_are_folded():
             return output * broadcast_along(mask, output, self.unit_axis)
         if self.calibration is not None and not torch.compiler.is_compiling():
             self.calibration.see(self, output)

@@ -8,12 +8,15 @@ from torch import nn
 
 from fgadahat_hooks.errors import AlreadyAttachedError
 from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.gain_site import install_gains
 from fgadahat_hooks.gates.gate import Gate, GateContext
 from fgadahat_hooks.gates.sites import JointGate, install_fold, install_norm, install_output
 from fgadahat_hooks.graph.gateable import gateable_layers
 from fgadahat_hooks.graph.policy import is_norm
+from fgadahat_hooks.graph.tracing.custom_forwards import has_own_forward
 from fgadahat_hooks.graph.unit_graph import GATE, UnitGraph
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.layers import layer_type_of
 from fgadahat_hooks.spec.attach_spec import AttachSpec
 
 
@@ -77,10 +80,19 @@ def _install_outputs_and_norms(attached: AttachedModel, graph: UnitGraph) -> Non
         for module in map(attached.model.get_submodule, layer.sites):
             if layer.position == "output":
                 install_output(attached.hooks, module)
+                _install_gains(attached, module, attached.gates[name])
                 continue
             attached.gates[name].drop_gains()  # there is no output to act on
             if layer.position == "after_norm":
                 install_norm(attached.hooks, module, attached.gates[name])
+
+
+def _install_gains(attached: AttachedModel, layer: nn.Module, gate: Gate) -> None:
+    kind = layer_type_of(layer)
+    if gate.gain is None or kind is None or layer._parameters.get("weight") is None:
+        return
+    if not has_own_forward(layer, kind.own_class(layer)):  # else its output is more than its weight's
+        install_gains(attached.hooks, layer, gate, kind)
 
 
 def _folds(attached: AttachedModel, graph: UnitGraph) -> dict[str, list[tuple[nn.Module, Gate]]]:

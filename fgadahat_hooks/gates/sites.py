@@ -124,10 +124,14 @@ class FoldSite:
             for name in ("weight", "bias"):
                 parameter = module._parameters.get(name)
                 if mask is not None and parameter is not None:
-                    self._hidden.append((module, name, module.__dict__.get(name)))
                     rows = mask.to(parameter.dtype)
                     rows = rows if kind is None or name == "bias" else kind.unit_view(module, rows)
-                    module.__dict__[name] = parameter * rows
+                    self.shadow(module, name, parameter * rows)
+
+    def shadow(self, module: nn.Module, name: str, value: Tensor) -> None:
+        """Set a plain attribute over a parameter, until `leave`."""
+        self._hidden.append((module, name, module.__dict__.get(name)))
+        module.__dict__[name] = value
 
     def leave(self) -> None:
         """Restore what was there before the matching `enter`."""
@@ -182,8 +186,13 @@ def install_norm(hooks: HookSet, norm: nn.Module, gate: MaskSource) -> None:
         install_fold(hooks, norm, [(norm, gate)])
 
 
+def site_attribute(hooks: HookSet, host: nn.Module, site: FoldSite) -> None:
+    """Keep a fold site on its host, where `fold_enter` and `fold_leave` find it."""
+    hooks.attribute(host, _SITE, site)
+
+
 def install_fold(hooks: HookSet, host: nn.Module, folds: Sequence[tuple[nn.Module, MaskSource]]) -> None:
     """Apply gates to the unit axis of parameters while `host` runs."""
-    hooks.attribute(host, _SITE, FoldSite(folds))
+    site_attribute(hooks, host, FoldSite(folds))
     hooks.forward_pre(host, fold_enter)
     hooks.forward(host, fold_leave, always=True, first=True)
