@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.errors import UnknownTaskError
+from fgadahat_hooks.gates.kept_weights import KeptWeights
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.registry import suggest
 
@@ -79,11 +80,13 @@ class TaskState:
         records: One record per finished task.
         summed_importance: Importance summed over tasks by the summation strategy, `(units,)` per layer.
         frozen: Names of the parameters that keep their values from the end of the first task; empty before it.
+        kept: The exact values that finished tasks read; never saved, taken from the model at the first need.
     """
 
     records: dict[TaskId, TaskRecord] = field(default_factory=dict)
     summed_importance: dict[str, Tensor] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
+    kept: KeptWeights | None = None
 
     @property
     def finished(self) -> int:

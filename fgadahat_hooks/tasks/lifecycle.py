@@ -90,6 +90,8 @@ class TaskLifecycle:
 
     def _begin(self) -> None:
         sequence, attached = self._sequence, self._attached
+        sequence.check_kept(f"when task {self.id!r} began")
+        sequence.keep_weights()  # callbacks may have been added since
         self._entry.remember(self._resume)
         steps = ProtectedSteps(
             attached, sequence.state, sequence.callbacks, self.context, self._collect_forwards, self.hooks
@@ -153,6 +155,8 @@ class TaskLifecycle:
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
+        self._running_steps().check_written(f"when task {self.id!r} ended")
+        self._sequence.check_kept(f"when task {self.id!r} ended")
         self._collect_forwards()
         context.hooks.close()  # what callbacks hooked is for training; the forwards below are not
         failed = measure_norm_statistics(self._sequence, self._recent, self.steps > 0)
@@ -183,6 +187,7 @@ class TaskLifecycle:
         if context.summed_importance is not None:
             state.summed_importance = context.summed_importance
         state.frozen = self._attached.frozen_names()
+        self._sequence.keep_weights()
 
     def drop(self) -> None:
         """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
@@ -196,6 +201,7 @@ class TaskLifecycle:
         if self._context is not None:
             self._sequence.callbacks.call("on_task_abort", self._context)
         self._entry.roll_back()
+        self._sequence.keep_weights()
         self._close()
 
     def _close(self) -> None:

@@ -18,6 +18,8 @@ from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.gates.model_lock import in_autograd_thread
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskState
 from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.protection.doors import check_kept
+from fgadahat_hooks.protection.keeping import keep_weights
 from fgadahat_hooks.tasks.branches import BranchWatch
 from fgadahat_hooks.tasks.epoch_replay import EpochReplay
 
@@ -96,11 +98,32 @@ class TaskSequence:
             self.branches.retrace_pending()
 
     def graph_changed(self) -> None:
-        """Call `on_graph_change`, if a task is running, after the graph was extended to more forwards."""
+        """Keep what finished tasks read by the new graph; call `on_graph_change`, if a task is running."""
+        self.keep_weights()
         if self.running is not None:
             context, attached = self.running.context(), self.attached
             context.graph, context.layers, context.readers = attached.graph, attached.layers(), attached.readers()
             self.callbacks.call("on_graph_change", context)
+
+    # ---------------------------------------------------------------- what finished tasks read
+    def check_kept(self, when: str) -> None:
+        """Compare the values that finished tasks read with those that were kept, and put back what was changed.
+
+        Args:
+            when: What is about to happen, for the message: "when task 'a' ended".
+
+        Raises:
+            WeightsChangedError: Putting back cannot be right.
+        """
+        running = self.running is not None
+        check_kept(self.attached, self.state, self.callbacks, when, running=running, by_value=True)
+
+    def keep_weights(self) -> None:
+        """Keep the values that finished tasks read: those kept before, and the model's where there are more."""
+        kept = self.state.kept
+        if kept is not None:
+            kept.put_back(kept.entries(self.running is not None))
+        keep_weights(self.attached, self.state, self.callbacks)
 
     # ---------------------------------------------------------------- one at a time
     @contextmanager
