@@ -94,6 +94,10 @@ class KeptWeights:
         found = torch.stack([count.to(counts[0].device) for count in counts]).tolist()
         return {name: count for name, count in zip(known, found, strict=True) if count}
 
+    def only_rounded(self, name: str, kept: Kept) -> bool:
+        """Return whether a tensor differs from what is kept by rounding errors alone."""
+        return isinstance(kept, KeptEntries) and kept.only_rounded(self.tensors.tensor(name))
+
     def put_back(self, entries: Mapping[str, Kept]) -> None:
         """Give kept entries their values."""
         with torch.no_grad():

@@ -81,12 +81,14 @@ class TaskState:
         summed_importance: Importance summed over tasks by the summation strategy, `(units,)` per layer.
         frozen: Names of the parameters that keep their values from the end of the first task; empty before it.
         kept: The exact values that finished tasks read; never saved, taken from the model at the first need.
+        watched: Whether writes outside of protected steps are put back; the proof of an optimizer alone goes without.
     """
 
     records: dict[TaskId, TaskRecord] = field(default_factory=dict)
     summed_importance: dict[str, Tensor] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
     kept: KeptWeights | None = None
+    watched: bool = True
 
     @property
     def finished(self) -> int:

@@ -16,7 +16,6 @@ from fgadahat_hooks.callbacks import CallbackList
 from fgadahat_hooks.errors import ProtectedWeightsRestoredWarning, WeightsChangedError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.kept_digest import KeptDigest
-from fgadahat_hooks.gates.kept_entries import KeptEntries
 from fgadahat_hooks.gates.kept_weights import Kept, KeptWeights
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.protection.keeping import keep_weights
@@ -41,6 +40,8 @@ def check_kept(
     """
     if state.kept is None:
         keep_weights(attached, state, callbacks)
+        return
+    if not state.watched:
         return
     kept = state.kept
     entries = kept.entries(running)
@@ -67,7 +68,7 @@ def _put_back(
     running: bool,
 ) -> None:
     _refuse_changed(attached.model, kept, entries, changed, when, running)
-    rounded = all(isinstance(e, KeptEntries) and e.only_rounded(kept.tensors.tensor(n)) for n, e in entries.items())
+    rounded = all(kept.only_rounded(name, entry) for name, entry in entries.items())
     kept.put_back(entries)
     new = changed.keys() - kept.warned
     if rounded or not new:

@@ -18,6 +18,8 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.protection.averages import set_averages
+from fgadahat_hooks.protection.closure_values import ClosureValues
 from fgadahat_hooks.protection.doors import check_kept
 from fgadahat_hooks.protection.embedding_travel import EmbeddingTravel
 from fgadahat_hooks.protection.finite_check import FiniteCheck
@@ -76,6 +78,7 @@ class ProtectedSteps:
         self._embeddings_checked = False
         self._frozen = FrozenParameters(attached.tensors, state)
         self._finite = FiniteCheck()
+        self._before: ClosureValues | None = None
         self._interrupted = False  # a step has begun, and its end was not reached
         self._state = state
         self._rates: LearningRates | None = None
@@ -114,6 +117,7 @@ class ProtectedSteps:
             if parameter in optimizer.state:
                 reset_state(optimizer, parameter)
         fill_momentum(optimizer)
+        set_averages(optimizer, self._state.kept)
         self._hooks.add(optimizer.register_step_pre_hook(self.before_step))
         self._hooks.add(optimizer.register_step_post_hook(self.after_step))
         self._optimizers.add(optimizer)
@@ -136,9 +140,14 @@ class ProtectedSteps:
         """Put back without a word what a step wrote that raised: who called it knows."""
         self._interrupted = False
         kept = self._state.kept
-        if kept is not None:
+        if kept is not None and self._state.watched:
             kept.put_back(kept.entries(running=True))
             kept.see()
+
+    def set_averages(self) -> None:
+        """Set the optimizers' own averages of what finished tasks read; called when that has grown."""
+        for optimizer in self._optimizers:
+            set_averages(optimizer, self._state.kept)
 
     # ---------------------------------------------------------------- before a step
     def gradients_ready(self, optimizer: Optimizer) -> None:
@@ -168,7 +177,7 @@ class ProtectedSteps:
         if self._skipped:
             return None
         if single:
-            self._closure = SingleClosure(optimizer, closure, partial(self._prepare_update, optimizer, False))
+            self._closure = SingleClosure(optimizer, closure, partial(self._prepare_after_closure, optimizer))
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": self._closure}
             return (args[0], self._closure, *args[2:]), kwargs
@@ -189,6 +198,10 @@ class ProtectedSteps:
         if closure:
             check_closure_allowed(optimizer, self._callbacks)
 
+    def _prepare_after_closure(self, optimizer: Optimizer) -> None:
+        self._retrace_pending()  # the closure has run a forward
+        self._prepare_update(optimizer, False)
+
     def _prepare_update(self, optimizer: Optimizer, closure: bool) -> None:
         """Do what comes between the gradients and the update; with `closure`, gradients do not exist yet."""
         self._attached.check_not_cast(self._context().cumulative)
@@ -198,6 +211,7 @@ class ProtectedSteps:
         self._announced.discard(optimizer)
         self._callbacks.call("on_before_optimizer_step", self._context(), optimizer)
         self._frozen.hide(optimizer_parameters(optimizer), closure)
+        self._before = ClosureValues(self._attached, self._state) if closure and self._state.kept else None
         if self._fixed is None:
             self.travel.add(optimizer)
         if self._attached.spec.plasticity.learning_rates == "by_share":
@@ -230,6 +244,9 @@ class ProtectedSteps:
         if not self._nested.ends(optimizer, calling_frame()):
             return
         self._retrace_pending()  # a closure has run forwards of its own
+        if self._before is not None:
+            self._before.extend_kept(self._attached, self._state, self._callbacks)
+            self._before = None
         closure, self._closure, self._in_closure = self._closure, None, None
         if self._skipped or (closure is not None and not closure.made_a_step()):
             return
@@ -241,6 +258,7 @@ class ProtectedSteps:
         self._attached.gate_context.clear_mask_cache()
         self.count += 1
         self._interrupted = False
+        set_averages(optimizer, self._state.kept)
         self._finite.look(self.count, [p for group in optimizer.param_groups for p in group["params"]])
         if self._state.kept is not None:
             self._state.kept.see()

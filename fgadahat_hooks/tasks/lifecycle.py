@@ -78,8 +78,10 @@ class TaskLifecycle:
             TaskRunningError: Another task is running.
             DuplicateTaskError: A task of this id is finished.
             BadCallError: The id or the number of classes cannot be used.
+            WeightsChangedError: What finished tasks read was changed since the last task, and cannot be put back.
         """
         check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
+        self._sequence.check_kept(f"when task {self.id!r} began")
         self._sequence.start(self)
         try:
             self._begin()
@@ -90,7 +92,6 @@ class TaskLifecycle:
 
     def _begin(self) -> None:
         sequence, attached = self._sequence, self._attached
-        sequence.check_kept(f"when task {self.id!r} began")
         sequence.keep_weights()  # callbacks may have been added since
         self._entry.remember(self._resume)
         steps = ProtectedSteps(
@@ -188,6 +189,7 @@ class TaskLifecycle:
             state.summed_importance = context.summed_importance
         state.frozen = self._attached.frozen_names()
         self._sequence.keep_weights()
+        self._running_steps().set_averages()
 
     def drop(self) -> None:
         """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""

@@ -70,6 +70,7 @@ def learn_scratch_tasks(
     adjusting = [copy.copy(c) for c in sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
     with sequence.exclusive():
         scratch = scratch_copy(sequence, adjusting)
+    scratch.state.watched = False  # a write that would be put back is one that the proof must name
     hard = any(callback.hard for callback in adjusting)
     with closing(scratch.attached.hooks):
         before = task_logits(scratch, inputs, bar)
