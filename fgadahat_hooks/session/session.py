@@ -22,7 +22,7 @@ from fgadahat_hooks.tasks.length import TaskLength
 from fgadahat_hooks.tasks.mixed import using_each
 from fgadahat_hooks.tasks.serving import serving
 from fgadahat_hooks.tasks.task import Task
-from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
+from fgadahat_hooks.verify import Around, MakeOptimizer, VerifyReport, verify
 
 
 class _RollBackError(Exception):
@@ -177,7 +177,12 @@ class Session(SessionFolder):
 
     # ---------------------------------------------------------------- verify, forget, detach
     def verify(
-        self, inputs: ExampleInputs | None = None, *, optimizer: MakeOptimizer | None = None, steps: int = 5
+        self,
+        inputs: ExampleInputs | None = None,
+        *,
+        optimizer: MakeOptimizer | None = None,
+        steps: int = 5,
+        around: Around | None = None,
     ) -> VerifyReport:
         """Prove on this model that no later task can change any finished task's logits, bit for bit.
 
@@ -193,12 +198,15 @@ class Session(SessionFolder):
             optimizer: Your optimizer's class, or a function that makes one of parameter groups:
                 `lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)`. The groups are those of the copy.
             steps: Steps in each of the two scratch tasks.
+            around: Makes each of the steps as your own loop does, with clipping, an average or SAM: a function of one
+                step, which has `model`, `optimizer`, `backward()`, `number` and `total`; `step()` makes it plainly.
+                What it writes beside the optimizer's steps is put back, as in a task of your own.
 
         Returns:
             What was compared; print it.
 
         Raises:
-            BadCallError: The optimizer, the steps or the inputs cannot be used.
+            BadCallError: The optimizer, the steps or the inputs cannot be used, or the logits are not finite on them.
             OptimizerError: The optimizer was refused, as in a task of your own.
             NoTaskError: No task is finished.
             TaskRunningError: A task is running.
@@ -212,7 +220,7 @@ class Session(SessionFolder):
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
         self._verified = None  # an earlier proof does not count any more if this one raises
         sequence.check_kept("when the session was verified")
-        self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps)
+        self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps, around)
         return self._verified
 
     def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:
