@@ -31,10 +31,12 @@ FgadahatError
 │   ├── DamagedCheckpointError            its files are missing, truncated or changed
 │   └── NewerFormatError                  a newer release wrote it
 ├── ExportError (RuntimeError)            a task cannot be exported as it is
+├── WeightsChangedError (RuntimeError)    what finished tasks read was changed, and cannot be put back
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
 └── MissingDependencyError (ImportError)  an optional package is not installed
 
 LearningWarning (UserWarning)             a task has too little room, or may not have learnt
+ProtectedWeightsRestoredWarning (UserWarning)  what finished tasks read was changed, and was put back
 """
 
 from __future__ import annotations
@@ -48,6 +50,10 @@ class FgadahatError(Exception):
 
 class LearningWarning(UserWarning):
     """A task has too little room to learn in, or ended without having learnt what it could; names the remedy."""
+
+
+class ProtectedWeightsRestoredWarning(UserWarning):
+    """Something wrote what finished tasks read, outside of a protected step; it was put back. Names likely causes."""
 
 
 class Problem(NamedTuple):
@@ -193,6 +199,10 @@ class NewerFormatError(CheckpointError):
 
 class ExportError(FgadahatError, RuntimeError):
     """A task cannot be exported as it is."""
+
+
+class WeightsChangedError(FgadahatError, RuntimeError):
+    """What finished tasks read was changed, and putting it back cannot be right or cannot be done."""
 
 
 class LeakError(FgadahatError, RuntimeError):

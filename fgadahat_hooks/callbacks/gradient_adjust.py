@@ -26,6 +26,11 @@ class GradientAdjustCallback(Callback):
     parameter bit for bit whatever momentum or weight decay do. With `apply_to: gradient` the gradient is scaled before
     the step, as in the papers.
 
+    In hard HAT every rate is 0 or 1. The entries that finished tasks use are given the values that they had when the
+    last task ended, which are stored once: nothing is copied in a step, the host reads nothing, and because entries
+    are selected, NaN elsewhere does not reach them. Soft rates need the values before the step, of those parameters
+    whose rate can be below 1.
+
     What a task's rates need of earlier tasks is computed once, at the task's first step; each step only updates the
     sparsity of the mask.
 
@@ -46,6 +51,7 @@ class GradientAdjustCallback(Callback):
         self._parameters: list[ProtectedParameter] | None = None
         self._free_shares: list[Tensor] = []
         self._stepping: list[ProtectedParameter] = []
+        self._hard_stepping: set[int] = set()  # ids of the parameters in a step of hard HAT
         self._generator: torch.Generator | None = None
         self._generator_state: Tensor | None = None
 
@@ -66,18 +72,30 @@ class GradientAdjustCallback(Callback):
 
     def on_task_abort(self, context: TaskContext) -> None:
         """Forget the rates of the task; undo a step that was interrupted (out of memory, Ctrl-C)."""
-        self._undo_interrupted_step()
+        self._undo_interrupted_step(context)
         self._reset()
 
-    def _undo_interrupted_step(self) -> None:
-        """Restore the values before a step whose end, which scales the update, was never reached."""
+    def _undo_interrupted_step(self, context: TaskContext) -> None:
+        """Restore the values before a step whose end, which limits the update, was never reached."""
+        self._write_kept(context)
         if self.spec.apply_to == "update":
             with torch.no_grad():
                 for parameter in self._stepping:
                     parameter.restore()
 
+    def _write_kept(self, context: TaskContext) -> None:
+        """Give the entries that finished tasks use their values, in the parameters of a hard step that has begun."""
+        kept = context.state.kept
+        if kept is not None and self._hard_stepping:
+            with torch.no_grad():
+                for name, entries in kept.gated.items():
+                    tensor = kept.live(name)
+                    if tensor is not None and id(tensor) in self._hard_stepping:
+                        entries.write_into(tensor)
+        self._hard_stepping = set()
+
     def on_graph_change(self, context: TaskContext) -> None:
-        """Compute the rates anew, also those of a step in progress."""
+        """Compute the rates anew, also those of a step in progress; what hard HAT keeps is in the task state."""
         if self._parameters is None:
             return
         before = {parameter.name: parameter for parameter in self._parameters}
@@ -91,13 +109,16 @@ class GradientAdjustCallback(Callback):
         self._stepping = [parameter for parameter in self._parameters if parameter.name in stepping]
 
     def on_before_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
-        """Scale the gradients, or save the parameters."""
+        """Scale the gradients, or save the parameters whose update the rates will limit."""
         if context.number == 1 or self.spec.mode == "hat_const_1":
             return
         held = optimizer_parameters(optimizer)
-        self._undo_interrupted_step()
+        self._undo_interrupted_step(context)
+        if self.hard:
+            self._hard_stepping = held
+            return
         with torch.no_grad():
-            self._stepping = [p for p in self._updated_parameters(context) if id(p.tensor) in held]
+            self._stepping = [p for p in self._updated_parameters(context) if p.limited and id(p.tensor) in held]
             for parameter in self._stepping:
                 if self.spec.apply_to == "gradient":
                     parameter.scale_gradient(self._rate_of(parameter))
@@ -106,6 +127,7 @@ class GradientAdjustCallback(Callback):
 
     def on_after_optimizer_step(self, context: TaskContext, optimizer: Optimizer) -> None:
         """Keep only the rate's share of each parameter's update."""
+        self._write_kept(context)
         if self.spec.apply_to == "gradient" or not self._stepping:
             return
         with torch.no_grad():
@@ -157,11 +179,15 @@ class GradientAdjustCallback(Callback):
         aggregation = getattr(self.spec, "aggregation", "min")
         vectors = UnitVectors(context.cumulative, context.summative, importance, aggregation)
         prior_use_of = unit_prior_use if has_unit_rates(self.spec) else prior_use
-        return [
+        found = [
             ProtectedParameter(name, local_name, layer.module.get_parameter(local_name), prior)
             for name, layer in context.layers.items()
             for local_name, prior in prior_use_of(context, layer, vectors).items()
         ]
+        if self.spec.mode != "hat_random":  # which draws numbers for every parameter, used or not
+            for parameter in found:
+                parameter.limited = parameter.prior_use.any_use
+        return found
 
     def _seed_generator(self, context: TaskContext) -> None:
         """Create the generator of a mode that draws random numbers; a loaded state replaces its seed."""

@@ -61,6 +61,11 @@ class PriorUse:
         mode, values = self._vectors.aggregation, self._vectors.importance
         return self._to_parameter(values, mode, float("inf") if mode == "min" else values.max())
 
+    @property
+    def any_use(self) -> bool:
+        """Whether any rate of it can be below 1: an entry is used by a task, or important to one."""
+        return bool((self.count > 0).any() | (self.importance > 0).any())
+
     def drop_masks(self) -> None:
         """Free `protected` and `count`, once a constant rate holds the same information."""
         self.__dict__.pop("protected", None)
@@ -101,6 +106,15 @@ class UnitPriorUse:
         own, inputs = unit_values(self._layer, values, live_value)
         both = torch.cat([own, inputs]) if self._is_weight and inputs is not None else own
         return both.to(self._layer.weight.device)
+
+    @property
+    def any_use(self) -> bool:
+        """Whether any rate of it can be below 1: a unit is used by a task, or important to one."""
+        used = (self.count > 0) | (self.importance > 0)
+        units = self._layer.info.units
+        own = bool(used[:units].any())
+        inputs = bool(used[units:].any()) if used.numel() > units else own
+        return own and inputs if self._rate_aggregation == "max" else own or inputs
 
     def to_weight(self, rates: Tensor) -> Tensor:
         """Return rates that broadcast to the parameter, from the rates of own units and inputs."""

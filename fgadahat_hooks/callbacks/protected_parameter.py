@@ -17,6 +17,7 @@ class ProtectedParameter:
         tensor: The parameter itself.
         prior_use: How earlier tasks use it.
         sparsity: `R_l` of its layer at this step, a scalar.
+        limited: Whether its rate can be below 1 anywhere; if not, a step of it is left alone.
         constant_rate: Its rate, if that stays constant during the task and is already computed.
     """
 
@@ -27,6 +28,7 @@ class ProtectedParameter:
         self.tensor = tensor
         self.prior_use = prior_use
         self.sparsity = torch.zeros(())
+        self.limited = True
         self.constant_rate: Tensor | None = None
         self._old: Tensor | None = None
 
@@ -35,9 +37,9 @@ class ProtectedParameter:
         self._old, self.sparsity = before._old, before.sparsity
 
     def scale_gradient(self, rate: Tensor) -> None:
-        """Multiply the gradient by a rate, in place."""
+        """Multiply the gradient by a rate, in place; a rate of 0 gives 0, also where the gradient is not finite."""
         if self.tensor.grad is not None:
-            self.tensor.grad.mul_(rate)
+            self.tensor.grad.mul_(rate).masked_fill_(rate == 0, 0)
 
     def save(self) -> None:
         """Copy the values before a step."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fgadahat_hooks.errors import UnknownTaskError
+from fgadahat_hooks.gates.kept_weights import KeptWeights
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.registry import suggest
 
@@ -81,11 +82,15 @@ class TaskState:
         records: One record per finished task.
         summed_importance: Importance summed over tasks by the summation strategy, `(units,)` per layer.
         frozen: Names of the parameters that keep their values from the end of the first task; empty before it.
+        kept: The exact values that finished tasks read; never saved, taken from the model at the first need.
+        watched: Whether writes outside of protected steps are put back; the proof of an optimizer alone goes without.
     """
 
     records: dict[TaskId, TaskRecord] = field(default_factory=dict)
     summed_importance: dict[str, Tensor] = field(default_factory=dict)
     frozen: list[str] = field(default_factory=list)
+    kept: KeptWeights | None = None
+    watched: bool = True
 
     @property
     def finished(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,12 @@ class TaskTensors:
         if found is None:
             raise KeyError(name)
         return found
+
+    def slot(self, name: str) -> tuple[dict[str, Tensor | None], str]:
+        """Return the table of a module in which a parameter or buffer is, and its name there."""
+        module, local = self._owner(name)
+        table: Any = module._parameters if local in module._parameters else module._buffers
+        return table, local
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
         path, _, local = name.rpartition(".")

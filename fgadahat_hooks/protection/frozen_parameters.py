@@ -63,6 +63,6 @@ class FrozenParameters:
         if moved:
             raise OptimizerError(
                 f"{type(optimizer).__name__} changed the frozen parameter '{moved[0]}' although it had no gradient. "
-                "Finished tasks may be changed. Leave frozen parameters out of this optimizer: build it from "
+                "Finished tasks need its values. Leave frozen parameters out of this optimizer: build it from "
                 "`session.parameter_groups(lr=...)` inside the task."
             )

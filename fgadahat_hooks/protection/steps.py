@@ -18,7 +18,11 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
+from fgadahat_hooks.protection.averages import set_averages
+from fgadahat_hooks.protection.closure_values import ClosureValues
+from fgadahat_hooks.protection.doors import check_kept
 from fgadahat_hooks.protection.embedding_travel import EmbeddingTravel
+from fgadahat_hooks.protection.finite_check import FiniteCheck
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
 from fgadahat_hooks.protection.learning_rates import LearningRates
 from fgadahat_hooks.protection.nested_steps import NestedSteps, calling_frame
@@ -73,6 +77,9 @@ class ProtectedSteps:
         self._announced: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # on_gradients_ready was called for its step
         self._embeddings_checked = False
         self._frozen = FrozenParameters(attached.tensors, state)
+        self._finite = FiniteCheck()
+        self._before: ClosureValues | None = None
+        self._interrupted = False  # a step has begun, and its end was not reached
         self._state = state
         self._rates: LearningRates | None = None
         self._nested = NestedSteps()
@@ -110,11 +117,37 @@ class ProtectedSteps:
             if parameter in optimizer.state:
                 reset_state(optimizer, parameter)
         fill_momentum(optimizer)
+        set_averages(optimizer, self._state.kept)
         self._hooks.add(optimizer.register_step_pre_hook(self.before_step))
         self._hooks.add(optimizer.register_step_post_hook(self.after_step))
         self._optimizers.add(optimizer)
         if single_closure:
             self._single_closure.add(optimizer)
+
+    # ---------------------------------------------------------------- between steps
+    def check_written(self, when: str) -> None:
+        """Put back what something wrote since the last step into what finished tasks read; refuse to go on with NaN.
+
+        Raises:
+            NonFiniteError: A step has made parameters NaN or infinite.
+        """
+        self._finite.raise_if_found(self._attached.model)
+        if self._interrupted:
+            self._undo_interrupted_step()
+        check_kept(self._attached, self._state, self._callbacks, when, running=True, by_value=False)
+
+    def _undo_interrupted_step(self) -> None:
+        """Put back without a word what a step wrote that raised: who called it knows."""
+        self._interrupted = False
+        kept = self._state.kept
+        if kept is not None and self._state.watched:
+            kept.put_back(kept.entries(running=True))
+            kept.see()
+
+    def set_averages(self) -> None:
+        """Set the optimizers' own averages of what finished tasks read; called when that has grown."""
+        for optimizer in self._optimizers:
+            set_averages(optimizer, self._state.kept)
 
     # ---------------------------------------------------------------- before a step
     def gradients_ready(self, optimizer: Optimizer) -> None:
@@ -134,6 +167,7 @@ class ProtectedSteps:
         """Step pre-hook; what needs gradients waits for a closure that makes them."""
         if not self._nested.begins(optimizer, calling_frame()):
             return None
+        self.check_written("before a step")
         self._retrace_pending()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
         single = closure is not None and optimizer in self._single_closure
@@ -143,7 +177,7 @@ class ProtectedSteps:
         if self._skipped:
             return None
         if single:
-            self._closure = SingleClosure(optimizer, closure, partial(self._prepare_update, optimizer, False))
+            self._closure = SingleClosure(optimizer, closure, partial(self._prepare_after_closure, optimizer))
             return _with_closure(self._closure, args, kwargs)
         self._in_closure = None if closure is None else optimizer
         self._prepare_update(optimizer, closure is not None)
@@ -164,6 +198,10 @@ class ProtectedSteps:
         if closure:
             check_closure_allowed(optimizer, self._callbacks)
 
+    def _prepare_after_closure(self, optimizer: Optimizer) -> None:
+        self._retrace_pending()  # the closure has run a forward
+        self._prepare_update(optimizer, False)
+
     def _prepare_update(self, optimizer: Optimizer, closure: bool) -> None:
         """Do what comes between the gradients and the update; with `closure`, gradients do not exist yet."""
         self._attached.check_not_cast(self._context().cumulative)
@@ -175,10 +213,12 @@ class ProtectedSteps:
         self._frozen.hide(optimizer_parameters(optimizer), closure)
         if self._attached.spec.gates.choose == "share":  # L2 decay of all parameters would close units in time
             self.fix_masks()
+        self._before = ClosureValues(self._attached, self._state) if closure and self._state.kept else None
         if self._fixed is None:
             self.travel.add(optimizer)
         if self._attached.spec.plasticity.learning_rates == "by_share":
             self._learning_rates().enter(optimizer)
+        self._interrupted = True
 
     def fix_masks(self) -> None:
         """Fix the running task's masks as they are and make them hard, until the task ends."""
@@ -206,6 +246,9 @@ class ProtectedSteps:
         if not self._nested.ends(optimizer, calling_frame()):
             return
         self._retrace_pending()  # a closure has run forwards of its own
+        if self._before is not None:
+            self._before.extend_kept(self._attached, self._state, self._callbacks)
+            self._before = None
         closure, self._closure, self._in_closure = self._closure, None, None
         if self._skipped or (closure is not None and not closure.made_a_step()):
             return
@@ -216,6 +259,11 @@ class ProtectedSteps:
         self._clamp_embeddings(optimizer_parameters(optimizer))
         self._attached.gate_context.clear_mask_cache()
         self.count += 1
+        self._interrupted = False
+        set_averages(optimizer, self._state.kept)
+        self._finite.look(self.count, [p for group in optimizer.param_groups for p in group["params"]])
+        if self._state.kept is not None:
+            self._state.kept.see()
 
     def _clamp_embeddings(self, held: set[int]) -> None:
         """Bring the task embeddings that an optimizer has stepped back within their bounds."""

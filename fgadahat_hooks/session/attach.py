@@ -16,6 +16,7 @@ from fgadahat_hooks.graph.targets import find_targets
 from fgadahat_hooks.graph.trace import ExampleInputs, trace
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.guard import OptimizerGuard
+from fgadahat_hooks.protection.load_watch import watch_loading
 from fgadahat_hooks.session.first_batch import trace_first_batch
 from fgadahat_hooks.session.install import install
 from fgadahat_hooks.session.session import Session
@@ -77,6 +78,7 @@ def attach(
         else:
             trace_first_batch(sequence, targets)
         OptimizerGuard(sequence)
+        watch_loading(sequence)
         return Session(sequence)
     except BaseException:
         hooks.close()

@@ -48,8 +48,10 @@ class SessionFolder(SessionViews):
             BadCallError: Something cannot be stored, or a finished task is in use. Nothing was written.
             TaskRunningError: A task is running in another thread.
             CheckpointError: The folder cannot be written.
+            WeightsChangedError: What finished tasks read was changed, and cannot be put back.
         """
         self._attached.check_attached()
+        self._sequence.check_kept("when the session was saved")
         keys = [callback.state_key for callback in self._own_callbacks]
         save_session(self._sequence, path, extra, keys, lambda: to_json(self.run_metadata()))
 

@@ -100,6 +100,7 @@ def _load_contents(session: Session, contents: Contents) -> None:
             f"Expected the model to take its saved values, but its load_state_dict raised {type(error).__name__}: "
             f"{error}. Nothing was changed."
         ) from error
+    session._sequence.keep_weights()
     metadata = RunMetadata()
     with suppress(ValidationError):  # only for inspection, so a session loads without it
         metadata = from_json(contents.manifest.about)

@@ -20,8 +20,9 @@ from fgadahat_hooks.tasks.checks import interrupted_task
 from fgadahat_hooks.tasks.forgetting import ForgetReport, forget
 from fgadahat_hooks.tasks.length import TaskLength
 from fgadahat_hooks.tasks.mixed import using_each
+from fgadahat_hooks.tasks.serving import serving
 from fgadahat_hooks.tasks.task import Task
-from fgadahat_hooks.verify import MakeOptimizer, VerifyReport, verify
+from fgadahat_hooks.verify import Around, MakeOptimizer, VerifyReport, verify
 
 
 class _RollBackError(Exception):
@@ -95,6 +96,7 @@ class Session(SessionFolder):
             NoTaskError: The model has not been traced yet.
         """
         self._attached.check_attached()
+        self._sequence.check_kept("when the state of the session was taken")
         return dump_state(self._sequence)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,7 +131,11 @@ class Session(SessionFolder):
         One thread uses the model at a time: a block waits until no other thread is in one. A forward belongs to the
         block of its own thread, and is refused while another thread's block is open.
 
+        What finished tasks read is compared with what was kept when they ended, and put back with a
+        `ProtectedWeightsRestoredWarning` if something has written it since.
+
         Raises:
+            WeightsChangedError: It cannot be put back, or the block itself changed it.
             UnknownTaskError: No task of that id is finished.
             BadCallError: An empty list.
             TaskRunningError: A task is running in another thread.
@@ -141,12 +147,12 @@ class Session(SessionFolder):
         if isinstance(task, list | tuple):
             if not task:
                 raise BadCallError("Expected one task id per sample of the batch, but got an empty list.")
-            return using_each(sequence, task)
+            return serving(sequence, list(task), using_each(sequence, task))
         current = sequence.running or sequence.interrupted
         if current is not None and current.id == task:
-            return sequence.using_running()
+            return serving(sequence, task, sequence.using_running())
         sequence.state.record(task)
-        return sequence.using(task)
+        return serving(sequence, task, sequence.using(task))
 
     def parameter_groups(
         self, lr: float, gate_lr: float | None = None, weight_decay: float = 0.0, **options: Any
@@ -171,7 +177,12 @@ class Session(SessionFolder):
 
     # ---------------------------------------------------------------- verify, forget, detach
     def verify(
-        self, inputs: ExampleInputs | None = None, *, optimizer: MakeOptimizer | None = None, steps: int = 5
+        self,
+        inputs: ExampleInputs | None = None,
+        *,
+        optimizer: MakeOptimizer | None = None,
+        steps: int = 5,
+        around: Around | None = None,
     ) -> VerifyReport:
         """Prove on this model that no later task can change any finished task's logits, bit for bit.
 
@@ -187,12 +198,15 @@ class Session(SessionFolder):
             optimizer: Your optimizer's class, or a function that makes one of parameter groups:
                 `lambda groups: torch.optim.AdamW(groups, weight_decay=0.1)`. The groups are those of the copy.
             steps: Steps in each of the two scratch tasks.
+            around: Makes each of the steps as your own loop does, with clipping, an average or SAM: a function of one
+                step, which has `model`, `optimizer`, `backward()`, `number` and `total`; `step()` makes it plainly.
+                What it writes beside the optimizer's steps is put back, as in a task of your own.
 
         Returns:
             What was compared; print it.
 
         Raises:
-            BadCallError: The optimizer, the steps or the inputs cannot be used.
+            BadCallError: The optimizer, the steps or the inputs cannot be used, or the logits are not finite on them.
             OptimizerError: The optimizer was refused, as in a task of your own.
             NoTaskError: No task is finished.
             TaskRunningError: A task is running.
@@ -205,7 +219,8 @@ class Session(SessionFolder):
         if not sequence.state.records:
             raise NoTaskError("No task is finished, so there is nothing to verify yet.")
         self._verified = None  # an earlier proof does not count any more if this one raises
-        self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps)
+        sequence.check_kept("when the session was verified")
+        self._verified = verify(sequence, inputs, self.plan.leaks, optimizer, steps, around)
         return self._verified
 
     def forget(self, task: TaskId, dry_run: bool = True) -> ForgetReport:

@@ -294,6 +294,7 @@ class SessionViews:
         if current is not None and current.id == task:
             raise TaskRunningError(f"Task {task!r} has not ended. End its block, then export it.")
         record = sequence.state.record(task)
+        sequence.check_kept(f"when task {task!r} was exported")
         module, found = export(
             self._attached, task, record, sequence.exclusive(), sequence.using(task), inputs, compact=compact
         )

@@ -89,6 +89,7 @@ def forget(sequence: TaskSequence, task: TaskId, dry_run: bool) -> ForgetReport:
     with sequence.exclusive():
         _check_can_forget(sequence)
         record = sequence.state.record(task)
+        sequence.check_kept(f"before task {task!r} was forgotten")
         rest = _without(sequence, task)
         report = ForgetReport(
             task,
@@ -145,6 +146,7 @@ def _stored_bytes(state: TaskState, task: TaskId) -> int:
 def _replace_state(sequence: TaskSequence, rest: TaskState) -> None:
     attached = sequence.attached
     sequence.state = rest
+    sequence.keep_weights()
     if not rest.records:
         attached.tensors.enter(attached.initial, copy=True)
     sequence.set_idle_mode()

@@ -80,8 +80,10 @@ class TaskLifecycle:
             TaskRunningError: Another task is running.
             DuplicateTaskError: A task of this id is finished.
             BadCallError: The id or the number of classes cannot be used.
+            WeightsChangedError: What finished tasks read was changed since the last task, and cannot be put back.
         """
         check_can_begin(self._sequence, self.id, self._num_classes, self._resume)
+        self._sequence.check_kept(f"when task {self.id!r} began")
         self._sequence.start(self)
         try:
             self._begin()
@@ -92,6 +94,7 @@ class TaskLifecycle:
 
     def _begin(self) -> None:
         sequence, attached = self._sequence, self._attached
+        sequence.keep_weights()  # callbacks may have been added since
         self._entry.remember(self._resume)
         steps = ProtectedSteps(
             attached, sequence.state, sequence.callbacks, self.context, self._collect_forwards, self.hooks
@@ -159,6 +162,8 @@ class TaskLifecycle:
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
+        self._running_steps().check_written(f"when task {self.id!r} ended")
+        self._sequence.check_kept(f"when task {self.id!r} ended")
         self._collect_forwards()
         context.hooks.close()  # what callbacks hooked is for training; the forwards below are not
         failed = measure_norm_statistics(self._sequence, self._recent, self.steps > 0)
@@ -189,6 +194,8 @@ class TaskLifecycle:
         if context.summed_importance is not None:
             state.summed_importance = context.summed_importance
         state.frozen = self._attached.frozen_names()
+        self._sequence.keep_weights()
+        self._running_steps().set_averages()
 
     def drop(self) -> None:
         """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""
@@ -202,6 +209,7 @@ class TaskLifecycle:
         if self._context is not None:
             self._sequence.callbacks.call("on_task_abort", self._context)
         self._entry.roll_back()
+        self._sequence.keep_weights()
         self._close()
 
     def _close(self) -> None:

@@ -18,6 +18,8 @@ from fgadahat_hooks.gates.gate import GateMode
 from fgadahat_hooks.gates.model_lock import in_autograd_thread
 from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskState
 from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.protection.doors import check_kept
+from fgadahat_hooks.protection.keeping import keep_weights
 from fgadahat_hooks.tasks.branches import BranchWatch
 from fgadahat_hooks.tasks.epoch_replay import EpochReplay
 
@@ -96,11 +98,49 @@ class TaskSequence:
             self.branches.retrace_pending()
 
     def graph_changed(self) -> None:
-        """Call `on_graph_change`, if a task is running, after the graph was extended to more forwards."""
+        """Keep what finished tasks read by the new graph; call `on_graph_change`, if a task is running."""
+        if self.state.kept is not None:  # else the model's values may still have to be loaded
+            self.keep_weights()
         if self.running is not None:
             context, attached = self.running.context(), self.attached
             context.graph, context.layers, context.readers = attached.graph, attached.layers(), attached.readers()
             self.callbacks.call("on_graph_change", context)
+
+    # ---------------------------------------------------------------- what finished tasks read
+    def check_kept(self, when: str) -> None:
+        """Compare the values that finished tasks read with those that were kept, and put back what was changed.
+
+        Args:
+            when: What is about to happen, for the message: "when task 'a' ended".
+
+        Raises:
+            WeightsChangedError: Putting back cannot be right.
+        """
+        with self.exclusive():
+            running = self.running is not None
+            check_kept(self.attached, self.state, self.callbacks, when, running=running, by_value=True)
+
+    def put_back_written(self) -> dict[str, int]:
+        """Put back, without a word, what differs in tensors that were written into; return how many entries of each."""
+        kept = self.state.kept
+        if kept is None or not self.state.watched:
+            return {}
+        entries = kept.entries(self.running is not None)
+        entries = {name: entries[name] for name in kept.written(entries)}
+        changed = kept.differing(entries)
+        rounded = {name for name in changed if kept.only_rounded(name, entries[name])}
+        kept.put_back({name: entries[name] for name in changed})
+        if entries:
+            kept.see()
+        return {name: count for name, count in changed.items() if name not in rounded}
+
+    def keep_weights(self) -> None:
+        """Keep the values that finished tasks read: those kept before, and the model's where there are more."""
+        kept = self.state.kept
+        if kept is not None and self.state.watched:
+            entries = kept.entries(self.running is not None)
+            kept.put_back({name: entries[name] for name in kept.differing(entries)})
+        keep_weights(self.attached, self.state, self.callbacks)
 
     # ---------------------------------------------------------------- one at a time
     @contextmanager

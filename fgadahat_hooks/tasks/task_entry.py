@@ -14,6 +14,7 @@ from fgadahat_hooks.protection import heads
 from fgadahat_hooks.tasks.allocation import allot_units
 from fgadahat_hooks.tasks.rescaling import rescale, row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
+from fgadahat_hooks.tasks.start_values import StartValues
 
 
 class TaskEntry:
@@ -31,11 +32,13 @@ class TaskEntry:
         self._num_classes = num_classes
         self._tensors_before: dict[str, Tensor] = {}
         self._embeddings_before: dict[str, Tensor] = {}
+        self._start: StartValues | None = None
         self._resized = False  # by `resize_heads`, and no values drawn yet
 
     # ---------------------------------------------------------------- what was there before
     def remember(self, resume: InterruptedTask | None = None) -> None:
         """Copy what `roll_back` will need; a task that is resumed brings what was there before its beginning."""
+        self._start = StartValues(self._attached, self._sequence.state)
         if resume is not None:
             self._tensors_before, self._embeddings_before = resume.tensors, resume.embeddings
             return
@@ -45,6 +48,7 @@ class TaskEntry:
 
     def remember_tensors(self) -> None:
         """Copy the per-task tensors; before the trace it is not known which they are."""
+        self._start = self._start and StartValues(self._attached, self._sequence.state)
         self._tensors_before = self._attached.tensors.copy()
 
     def before(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -53,13 +57,15 @@ class TaskEntry:
 
     def release(self) -> None:
         """Free the copies of what was there before."""
-        self._tensors_before, self._embeddings_before = {}, {}
+        self._tensors_before, self._embeddings_before, self._start = {}, {}, None
 
     def roll_back(self) -> None:
-        """Restore the embeddings and per-task tensors that were there before the task."""
+        """Restore the embeddings and per-task tensors that were there before, and tensors that are NaN now."""
         if sharded_names(self._attached.model.named_parameters()):
             return  # whole tensors do not fit any more; the task ends by the error that says so
         self._attached.tensors.enter(self._tensors_before, copy=True)
+        if self._start is not None:
+            self._start.restore_non_finite()
         with torch.no_grad():
             for name, value in self._embeddings_before.items():
                 if name in self._attached.gates:

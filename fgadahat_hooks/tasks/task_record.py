@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fgadahat_hooks.distributed.ranks import broadcast_from_first, check_equal
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskId, TaskRecord, TaskState
+from fgadahat_hooks.protection.finite_check import not_finite
 
 _REMEDY = (
     "Nothing was stored. Train through DistributedDataParallel, built inside the task, and let every rank make the "
@@ -27,7 +27,7 @@ def make_record(attached: AttachedModel, state: TaskState, task: TaskId, num_cla
 
     Raises:
         DetachedError: A layer that carries a gate was replaced.
-        NonFiniteError: An embedding, or a tensor of the task, holds NaN or infinity.
+        NonFiniteError: An embedding, a tensor of the task, or a weight that it trained holds NaN or infinity.
         RanksDifferError: The processes that train the model hold different parameters.
     """
     attached.check_attached()
@@ -42,11 +42,7 @@ def make_record(attached: AttachedModel, state: TaskState, task: TaskId, num_cla
 
 
 def _refuse_non_finite(attached: AttachedModel, task: TaskId, tensors: dict[str, Tensor]) -> None:
-    bad = [
-        name
-        for name, tensor in _trained_tensors(attached, tensors).items()
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
-    ]
+    bad = not_finite(_trained_tensors(attached, tensors))
     if bad:
         raise NonFiniteError(
             f"Task {task!r} cannot be stored: {len(bad)} tensor(s) of it hold NaN or infinity, first '{bad[0]}'. "
@@ -55,7 +51,7 @@ def _refuse_non_finite(attached: AttachedModel, task: TaskId, tensors: dict[str,
 
 
 def _trained_tensors(attached: AttachedModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the embeddings and those of a task's tensors that training writes.
+    """Return the embeddings, and what training writes of the model's own tensors and of a task's.
 
     A buffer outside norms may hold infinities of its own, as attention masks do.
     """
@@ -64,4 +60,5 @@ def _trained_tensors(attached: AttachedModel, tensors: dict[str, Tensor]) -> dic
     for name, tensor in tensors.items():
         if policies[name].kind == "parameter" or policies[name].role == "norm":
             trained[name] = tensor
-    return trained
+    own = {name: p for name, p in attached.model.named_parameters() if p.requires_grad and name not in tensors}
+    return trained | own

@@ -7,5 +7,6 @@ Nothing here changes the attached model, and no session is imported.
 
 from fgadahat_hooks.verify.proof import MakeOptimizer, verify
 from fgadahat_hooks.verify.report import TrainingReport, VerifyReport
+from fgadahat_hooks.verify.steps import Around, ScratchStep
 
-__all__ = ["MakeOptimizer", "TrainingReport", "VerifyReport", "verify"]
+__all__ = ["Around", "MakeOptimizer", "ScratchStep", "TrainingReport", "VerifyReport", "verify"]

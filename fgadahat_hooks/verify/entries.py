@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from fgadahat_hooks.callbacks.prior_use import UnitVectors, prior_use
+from fgadahat_hooks.callbacks.protected_entries import protected_entries
 from fgadahat_hooks.gates.task_tensors import TaskTensors
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 def gated_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield name and data of each gated weight and bias, and a bool mask of the elements that finished tasks use."""
-    context = scratch.attached.context(None, scratch.state)
-    vectors = UnitVectors(context.cumulative, context.summative, torch.zeros_like(context.cumulative))
-    for name, layer in context.layers.items():
-        for local_name, prior in prior_use(context, layer, vectors).items():
-            gated = layer.module.get_parameter(local_name)
-            qualified_name = f"{name}.{local_name}" if name else local_name
-            yield qualified_name, gated.data, (prior.protected != 0).expand(gated.shape)
+    for name, gated, protected in protected_entries(scratch.attached.context(None, scratch.state)):
+        yield name, gated.data, protected.expand(gated.shape)
 
 
 def other_entries(scratch: TaskSequence) -> Iterator[tuple[str, Tensor, str]]:

@@ -74,9 +74,29 @@ def task_logits(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR) -> Logits
 
 
 def changed_tasks(before: Logits, after: Logits) -> tuple[TaskId, ...]:
-    """Return the tasks whose logits are not bit-identical."""
+    """Return the tasks whose logits are not bit-identical; NaN equals NaN."""
     return tuple(
         task
         for task, tensors in before.items()
-        if not all(torch.equal(a, b) for a, b in zip(tensors, after[task], strict=True))
+        if not all(_identical(a, b) for a, b in zip(tensors, after[task], strict=True))
     )
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    if torch.equal(a, b):
+        return True
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def overflown(logits: Logits) -> tuple[TaskId, ...]:
+    """Return the tasks with NaN among their logits, or with more infinite ones than finite: a leak hides in these.
+
+    A few infinities are what some models give on purpose, for answers that are not allowed.
+    """
+    return tuple(task for task, tensors in logits.items() if any(map(_hides_leaks, tensors)))
+
+
+def _hides_leaks(outputs: Tensor) -> bool:
+    if not outputs.is_floating_point() or not outputs.numel():
+        return False
+    return bool(outputs.isnan().any()) or int(outputs.isinf().sum()) * 2 > outputs.numel()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fgadahat_hooks.errors import BadCallError, FgadahatError
@@ -27,26 +29,65 @@ def parameter_groups(scratch: TaskSequence) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+@dataclass(frozen=True)
+class ScratchStep:
+    """One step of a scratch task, for a function of the user's that makes it as their own loop does.
+
+    Calling it makes the step plainly: `backward`, then the optimizer's step.
+
+    Attributes:
+        model: The copy that is trained.
+        optimizer: The optimizer that steps it.
+        backward: Clears the gradients, runs the model and fills them; returns the loss.
+        number: Number of the step in its task, from 1.
+        total: Number of steps of the task.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    backward: Callable[[], float]
+    number: int
+    total: int
+
+    def __call__(self) -> None:
+        """Make the step."""
+        if _needs_closure(self.optimizer):
+            self.optimizer.step(self.backward)
+        else:
+            self.backward()
+            self.optimizer.step()
+
+
+Around = Callable[[ScratchStep], object]
+
+
+def _plainly(step: ScratchStep) -> None:
+    step()
+
+
 class ScratchSteps:
     """Steps of one scratch task, under the same protection as the user's own tasks."""
 
-    def __init__(self, scratch: TaskSequence, task: Task, optimizer: Optimizer, inputs: Any) -> None:
+    def __init__(
+        self, scratch: TaskSequence, task: Task, optimizer: Optimizer, inputs: Any, around: Around | None = None
+    ) -> None:
         """Prepare; no step is made yet."""
         self._model = scratch.attached.model
         self._task = task
         self._optimizer = optimizer
         self._inputs = inputs
-        self._needs_closure = _needs_closure(optimizer)
+        self._around = around or _plainly
 
     def run(self, steps: int) -> None:
-        """Train for some steps; the gates anneal as in one epoch of as many batches."""
+        """Train for some steps; the gates anneal as in one epoch of as many batches.
+
+        An optimizer that has `train()` and `eval()`, as schedule-free ones do, is told of both.
+        """
         self._model.train()
-        for _ in self._task.batches(range(steps)):
-            if self._needs_closure:
-                self._optimizer.step(self._backward)
-            else:
-                self._backward()
-                self._optimizer.step()
+        getattr(self._optimizer, "train", _nothing)()
+        for number in self._task.batches(range(1, steps + 1)):
+            self._around(ScratchStep(self._model, self._optimizer, self._backward, number, steps))
+        getattr(self._optimizer, "eval", _nothing)()
 
     def _backward(self) -> float:
         self._optimizer.zero_grad()
@@ -76,6 +117,10 @@ class ScratchSteps:
                 f"{type(error).__name__}: {error}. Pass such a batch, of several samples where norms need them: "
                 "session.verify(inputs, optimizer=...)."
             ) from error
+
+
+def _nothing() -> None:
+    return None
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 
 from fgadahat_hooks.callbacks import GradientAdjustCallback
 from fgadahat_hooks.callbacks.base import optimizer_parameters
-from fgadahat_hooks.errors import BadCallError, OptimizerError
+from fgadahat_hooks.errors import BadCallError, OptimizerError, ProtectedWeightsRestoredWarning
 from fgadahat_hooks.progress import NO_BAR, Bar
 from fgadahat_hooks.protection.guard import OptimizerGuard
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -24,7 +25,7 @@ from fgadahat_hooks.verify.entries import gated_entries, other_entries
 from fgadahat_hooks.verify.leak_search import Change, find_leaks, restore
 from fgadahat_hooks.verify.report import Tasks, TrainingReport
 from fgadahat_hooks.verify.scratch import Logits, changed_tasks, scratch_copy, seeded, task_logits
-from fgadahat_hooks.verify.steps import ScratchSteps, parameter_groups
+from fgadahat_hooks.verify.steps import Around, ScratchSteps, parameter_groups
 
 _OTHER_STATE = "(something that is neither a parameter nor a buffer)"
 TrainingResult = tuple[dict[str, Tasks], TrainingReport, OptimizerError | None]
@@ -58,10 +59,12 @@ def learn_scratch_tasks(
     make_optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     steps: int,
     bar: Bar = NO_BAR,
+    around: Around | None = None,
 ) -> TrainingResult:
     """Learn two tasks on a copy, with one optimizer that keeps its state from the first to the second.
 
-    The bar advances for each finished task, before and after, and for each scratch task.
+    The bar advances for each finished task, before and after, and for each scratch task. Without `around`, writes
+    beside the steps are not put back, so that they are named.
 
     Returns:
         For each leaking tensor the tasks whose logits it changed; the report; and the error that refused a step and
@@ -70,14 +73,17 @@ def learn_scratch_tasks(
     adjusting = [copy.copy(c) for c in sequence.callbacks.items if isinstance(c, GradientAdjustCallback)]
     with sequence.exclusive():
         scratch = scratch_copy(sequence, adjusting)
+    scratch.state.watched = around is not None
     hard = any(callback.hard for callback in adjusting)
     with closing(scratch.attached.hooks):
         before = task_logits(scratch, inputs, bar)
         with torch.no_grad():
             watched = list(_watched_tensors(scratch, hard))
-        with seeded(), torch.enable_grad():
+        with seeded(), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ProtectedWeightsRestoredWarning)  # of what `around` does
             OptimizerGuard(scratch)
-            report, refused = _learn(scratch, sequence.attached.model, inputs, make_optimizer, steps, bar)
+            learning = partial(_learn_task, scratch, inputs, steps, around)
+            report, refused = _learn(scratch, sequence.attached.model, make_optimizer, steps, bar, learning)
         if not report.moved and refused is None:
             raise BadCallError(
                 f"Expected an optimizer that trains, but {report.optimizer} moved nothing in {steps} step(s): nothing "
@@ -87,8 +93,23 @@ def learn_scratch_tasks(
         return leaks, report, refused
 
 
+def _learn_task(
+    scratch: TaskSequence, inputs: Any, steps: int, around: Around | None, task: Task, optimizer: Optimizer
+) -> int:
+    """Learn one task; return how many elements its steps moved."""
+    task.protect(optimizer)
+    copies = [(p, p.detach().clone()) for p in scratch.attached.model.parameters()]
+    ScratchSteps(scratch, task, optimizer, inputs, around).run(steps)
+    return sum(int(_differ(p, before).sum()) for p, before in copies)
+
+
 def _learn(
-    scratch: TaskSequence, user_model: nn.Module, inputs: Any, make_optimizer: Callable[..., Any], steps: int, bar: Bar
+    scratch: TaskSequence,
+    user_model: nn.Module,
+    make_optimizer: Callable[..., Any],
+    steps: int,
+    bar: Bar,
+    learn_task: Callable[[Task, Optimizer], int],
 ) -> tuple[TrainingReport, OptimizerError | None]:
     """Learn the two tasks, and count the elements that the steps of each moved."""
     optimizer: Optimizer | None = None
@@ -98,10 +119,7 @@ def _learn(
             with Task(scratch, _unused_id(scratch, number), None) as task:
                 if optimizer is None:
                     optimizer = _build_optimizer(scratch, user_model, make_optimizer)
-                task.protect(optimizer)
-                copies = [(p, p.detach().clone()) for p in scratch.attached.model.parameters()]
-                ScratchSteps(scratch, task, optimizer, inputs).run(steps)
-                moved = max(moved, sum(int(_differ(p, before).sum()) for p, before in copies))
+                moved = max(moved, learn_task(task, optimizer))
             bar.advance()
         except OptimizerError as error:
             refused = error

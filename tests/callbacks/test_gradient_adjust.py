@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import NonFiniteError, OptimizerError, SpecError
@@ -112,11 +114,10 @@ def test_a_parameter_without_gradient_stays_without_one() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("adjustment", [MODES[0], MODES[4]], ids=lambda a: a["mode"])
-def test_a_step_that_is_not_finite_leaves_gated_weights_as_they_were(bad: float, adjustment: dict[str, Any]) -> None:
+def test_a_step_that_is_not_finite_leaves_softly_gated_weights_as_they_were(bad: float) -> None:
     torch.manual_seed(2)
-    callbacks = [fh.GradientAdjustCallback(adjustment)]
-    session = fh.attach(mlp(4, 8, 6, 3), {"adjustment": adjustment}, X, callbacks)
+    callbacks = [fh.GradientAdjustCallback(MODES[0])]
+    session = fh.attach(mlp(4, 8, 6, 3), {"adjustment": MODES[0]}, X, callbacks)
     learn(session, "a", batches(4, 3))
     with session.task("b") as task:
         optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
@@ -140,6 +141,82 @@ def test_a_step_that_is_not_finite_leaves_gated_weights_as_they_were(bad: float,
         optimizer.zero_grad()
         train(session, task, optimizer, data[1:])
     assert all(torch.isfinite(v).all() for v in snapshot(session.model).values())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("adjustment", [{"mode": "hat"}, {"mode": "hat", "apply_to": "gradient"}], ids=str)
+def test_a_step_that_is_not_finite_never_reaches_what_hat_protects(bad: float, adjustment: dict[str, Any]) -> None:
+    """The entries are selected, not multiplied by 0; the step after is refused, and NaN goes with the task."""
+    session = attach(**adjustment)
+    learn(session, "a", batches(4, 3))
+    before, data = snapshot(session.model), batches(4, 3)[0]
+    used = session.masks("a")["2"][:, None] & session.masks("a")["0"][None]
+    assert used.any()
+    weight = session.model.get_parameter("2.weight")
+
+    def learn_with_a_bad_step() -> None:
+        with session.task("b") as task:
+            optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
+            task.anneal(1, 2)
+            backward(session, task, data)
+            assert weight.grad is not None
+            weight.grad.fill_(bad)
+            optimizer.step()
+            assert not weight[~used].isfinite().any()
+            assert torch.equal(weight[used], before["2.weight"][used])
+            optimizer.step()
+
+    with pytest.raises(NonFiniteError) as caught:
+        learn_with_a_bad_step()
+    assert str(caught.value) == (
+        "Step 1 of the task left 1 parameter(s) NaN or infinite, first '2.weight'. What finished tasks read is as it "
+        "was. When the task's block is left, each of these goes back to its values before the task. Lower the learning "
+        "rate, clip gradients, or skip batches with a bad loss."
+    )
+    assert torch.equal(session.model.get_parameter("2.weight"), before["2.weight"])
+
+
+def test_hard_hat_copies_nothing_in_a_step_and_the_host_reads_nothing() -> None:
+    session = attach(mode="hat")
+    learn(session, "a", batches(4, 3))
+    with session.task("b") as task:
+        optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
+        task.anneal(1, 2)
+        for _ in range(2):
+            backward(session, task, batches(4, 3)[0])
+            optimizer.step()
+        backward(session, task, batches(4, 3)[0])
+        with Operations() as seen:
+            optimizer.step()
+    assert seen.names["index_copy_"] == len(session.masks("a")) * 2
+    assert not seen.names.keys() & {"clone", "copy_", "lerp", "_local_scalar_dense", "equal", "nonzero", "is_nonzero"}
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_soft_rates_save_only_parameters_that_a_task_uses() -> None:
+    session = attach(mode="adahat", intensity=0.1)
+    with session.task("a"), torch.no_grad():
+        for gate in session.embeddings.values():
+            gate.fill_(1.0)
+        session.embeddings["0"].fill_(-1.0)  # this task uses no unit of the first layer
+    adjust = next(c for c in session.callbacks if isinstance(c, fh.GradientAdjustCallback))
+    with session.task("b") as task:
+        optimizer = task.protect(sgd(session.parameter_groups(lr=0.1)))
+        task.anneal(1, 2)
+        backward(session, task, batches(4, 3)[0])
+        adjust.on_before_optimizer_step(task.context(), optimizer)
+        assert [parameter.name for parameter in adjust._stepping] == ["2.bias"]
 
 
 def test_a_closure_works_where_updates_are_scaled() -> None:

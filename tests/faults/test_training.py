@@ -100,6 +100,17 @@ def test_gradients_that_are_not_finite_store_nothing(spec: str, value: float) ->
     assert_first_task_is_whole(session, before)
 
 
+def test_a_loss_that_is_nan_in_the_first_task_leaves_the_weights_as_they_were_before() -> None:
+    session = fh.attach(Net(), SPECS["hat"], example())
+    before = {name: value.clone() for name, value in session.model.state_dict().items()}
+    with pytest.raises(NonFiniteError), session.task("x") as task:
+        train(session, task, task.protect(optimizer_of(session)), before=lambda *_: float("nan"))
+    after = session.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    with session.task("first") as task:
+        train(session, task, task.protect(optimizer_of(session)))
+
+
 # ------------------------------------------------------------------ what others raise
 OUT_OF_MEMORY: tuple[Exception, ...] = (
     MemoryError("no memory"),

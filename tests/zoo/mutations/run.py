@@ -86,6 +86,7 @@ def mutated(mutation: Mutation) -> Iterator[Path]:
 def _examine(root: Path, first: str, sender: Connection) -> None:
     try:
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".* had changed .*, and were put back")  # a second net caught it
         _turn_to(root)
         found = _first_to_notice(first)
     except Exception as error:

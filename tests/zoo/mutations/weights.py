@@ -139,8 +139,8 @@ RATES = (
         "updates are held back, not gradients: momentum and weight decay move weights too",
         "odd Flattened",
         "callbacks/gradient_adjust.py",
-        '                if self.spec.apply_to == "gradient":',
-        "                if True:",
+        "entries.write_into(tensor)",
+        "pass",
     ),
 )
 """From used units to protected weights."""
