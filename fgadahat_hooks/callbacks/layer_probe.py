@@ -14,6 +14,7 @@ from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.graph.unit_graph import Consumer, UnitGraph
 from fgadahat_hooks.importance import ConsumerView, LayerView, Measure
 from fgadahat_hooks.importance.attribution.shapes import broadcast_along
+from fgadahat_hooks.layers import weight_of
 
 _Sums = dict[str, dict[Callable[..., Tensor], Tensor]]
 """For each consumer, the sums over its weight that were computed in this step, by term."""
@@ -87,7 +88,7 @@ class LayerProbe(Probe):
     def _consumer_view(self, context: TaskContext, consumer: Consumer, sums: _Sums) -> ConsumerView:
         name = consumer.layer
         module, kind = context.readers[name]
-        weight = module.get_parameter("weight")
+        weight = weight_of(module)
         gradient, own_sums = self._gradient(weight), sums.setdefault(name, {})
         return ConsumerView(name, module, kind, weight, gradient, consumer.unit, consumer.feature, own_sums)
 

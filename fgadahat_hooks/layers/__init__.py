@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.layers.base import LayerType
+from fgadahat_hooks.layers.base import LayerType, weight_of
 from fgadahat_hooks.layers.conv1d import Conv1dType
 from fgadahat_hooks.layers.conv2d import Conv2dType
 from fgadahat_hooks.layers.conv3d import Conv3dType
@@ -37,6 +37,7 @@ __all__ = [
     "TransformersConv1DType",
     "layer_type_of",
     "refusal_of",
+    "weight_of",
 ]
 
 

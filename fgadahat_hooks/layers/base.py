@@ -10,6 +10,18 @@ import torch
 from torch import Tensor, nn
 
 
+def weight_of(module: nn.Module) -> nn.Parameter:
+    """Return the registered weight: while a gate is folded into a layer, its attribute is another tensor.
+
+    Raises:
+        AttributeError: The module has no parameter of that name.
+    """
+    weight = module._parameters.get("weight")
+    if weight is None:
+        raise AttributeError(f"{type(module).__name__} has no parameter `weight`")
+    return weight
+
+
 class LayerType(ABC):
     """One type of gateable layer. A new type is one file with one subclass, registered under its module class's name.
 

@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from fgadahat_hooks.layers.base import LayerType
+from fgadahat_hooks.layers.base import LayerType, weight_of
 
 
 class ConvType(LayerType):
@@ -24,11 +24,11 @@ class ConvType(LayerType):
 
     def units(self, module: nn.Module) -> int:
         """Return the number of output channels."""
-        return module.get_parameter("weight").shape[0]
+        return weight_of(module).shape[0]
 
     def inputs(self, module: nn.Module) -> int:
         """Return the number of input channels over all groups."""
-        return module.get_parameter("weight").shape[1] * groups_of(module)
+        return weight_of(module).shape[1] * groups_of(module)
 
     def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(O,)` to `(O, 1, ...)`."""
@@ -39,7 +39,7 @@ class ConvType(LayerType):
         groups = groups_of(module)
         rows = values.reshape(groups, -1)
         if groups > 1:
-            rows = rows.repeat_interleave(module.get_parameter("weight").shape[0] // groups, dim=0)
+            rows = rows.repeat_interleave(weight_of(module).shape[0] // groups, dim=0)
         return rows.reshape(*rows.shape, *self._kernel_ones())
 
     def sum_by_unit(self, module: nn.Module, x: Tensor) -> Tensor:

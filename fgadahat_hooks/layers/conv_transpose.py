@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
+from fgadahat_hooks.layers.base import weight_of
 from fgadahat_hooks.layers.conv import ConvType
 
 
@@ -24,7 +25,7 @@ class ConvTransposeType(ConvType):
 
     def inputs(self, module: nn.Module) -> int:
         """Return the number of input channels."""
-        return module.get_parameter("weight").shape[0]
+        return weight_of(module).shape[0]
 
     def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Expand `(O,)` to `(I, O / g, 1, ...)`, or reshape to `(1, O, 1, ...)` when there is one group."""

@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.layers.base import LayerType
+from fgadahat_hooks.layers.base import LayerType, weight_of
 
 
 @registry.layer_types.register("Embedding")
@@ -26,7 +26,7 @@ class EmbeddingType(LayerType):
 
     def units(self, module: nn.Module) -> int:
         """Return the number of output features."""
-        return module.get_parameter("weight").shape[1]
+        return weight_of(module).shape[1]
 
     def inputs(self, module: nn.Module) -> int:
         """Return 0, because it reads no features."""

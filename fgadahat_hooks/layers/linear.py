@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.layers.base import LayerType
+from fgadahat_hooks.layers.base import LayerType, weight_of
 
 
 @registry.layer_types.register("Linear")
@@ -20,11 +20,11 @@ class LinearType(LayerType):
 
     def units(self, module: nn.Module) -> int:
         """Return the number of output features."""
-        return module.get_parameter("weight").shape[0]
+        return weight_of(module).shape[0]
 
     def inputs(self, module: nn.Module) -> int:
         """Return the number of input features."""
-        return module.get_parameter("weight").shape[1]
+        return weight_of(module).shape[1]
 
     def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(out,)` to `(out, 1)`."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from fgadahat_hooks import registry
-from fgadahat_hooks.layers.base import LayerType
+from fgadahat_hooks.layers.base import LayerType, weight_of
 
 _STD = 0.02
 """Standard deviation of the weights that its constructor draws."""
@@ -29,11 +29,11 @@ class TransformersConv1DType(LayerType):
 
     def units(self, module: nn.Module) -> int:
         """Return the number of output features."""
-        return module.get_parameter("weight").shape[1]
+        return weight_of(module).shape[1]
 
     def inputs(self, module: nn.Module) -> int:
         """Return the number of input features."""
-        return module.get_parameter("weight").shape[0]
+        return weight_of(module).shape[0]
 
     def unit_view(self, module: nn.Module, values: Tensor) -> Tensor:
         """Reshape `(out,)` to `(1, out)`."""
@@ -62,5 +62,5 @@ class TransformersConv1DType(LayerType):
 
 
 def _initialise(module: nn.Module) -> None:
-    nn.init.normal_(module.get_parameter("weight"), std=_STD)
+    nn.init.normal_(weight_of(module), std=_STD)
     nn.init.zeros_(module.get_parameter("bias"))

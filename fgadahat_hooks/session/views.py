@@ -289,13 +289,11 @@ class SessionViews:
         self._attached.check_attached()
         if report and not compact:
             raise BadCallError("Expected `compact=True` for a report, but got compact=False. Nothing is removed then.")
-        sequence = self._sequence
+        sequence, using = self._sequence, self._sequence.using(task)
         current = sequence.running or sequence.interrupted
         if current is not None and current.id == task:
             raise TaskRunningError(f"Task {task!r} has not ended. End its block, then export it.")
         record = sequence.state.record(task)
         sequence.check_kept(f"when task {task!r} was exported")
-        module, found = export(
-            self._attached, task, record, sequence.exclusive(), sequence.using(task), inputs, compact=compact
-        )
+        module, found = export(self._attached, task, record, sequence.exclusive(), using, inputs, compact=compact)
         return module if found is None or not report else (module, found)

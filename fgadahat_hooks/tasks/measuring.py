@@ -21,6 +21,7 @@ from fgadahat_hooks.importance import AttributionMeasure, Measure
 from fgadahat_hooks.importance.attribution import AttributionCall, open_attribution_batch
 from fgadahat_hooks.importance.attribution.no_side_effects import no_side_effects
 from fgadahat_hooks.importance.attribution.target import check_scores, label_scores, logits_of
+from fgadahat_hooks.layers import weight_of
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 Target = Tensor | Callable[[Any], Tensor] | None
@@ -97,7 +98,7 @@ def _loss(output: Any, batch: AttributionCall, target: Target) -> Tensor:
 def _gradients(context: TaskContext, loss: Tensor) -> dict[int, Tensor]:
     """Return the gradients of all weights that are gated or read gated units, by identity; `.grad` stays as it is."""
     weights = [layer.weight for layer in context.layers.values()]
-    weights += [module.get_parameter("weight") for module, _ in context.readers.values()]
+    weights += [weight_of(module) for module, _ in context.readers.values()]
     wanted = list({id(w): w for w in weights if w.requires_grad}.values())
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
     return {id(w): g for w, g in zip(wanted, found, strict=True) if g is not None}

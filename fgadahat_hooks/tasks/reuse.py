@@ -11,7 +11,7 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.graph.unit_graph import InputMap
 from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.layers import LayerType
+from fgadahat_hooks.layers import LayerType, weight_of
 
 
 class ReuseMeter:
@@ -47,7 +47,7 @@ class ReuseMeter:
 
     def _share(self, name: str, module: nn.Module, kind: LayerType, total: Tensor) -> float | None:
         inputs = self._attached.graph.inputs[name]
-        weight = module.get_parameter("weight").detach().abs().double()
+        weight = weight_of(module).detach().abs().double()
         if name in self._new:
             weight = weight * kind.unit_view(module, self._new[name].to(weight))
         signal = (kind.sum_by_input(module, weight) * total).cpu()

@@ -15,6 +15,7 @@ from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.importance.attribution.attribution_batch import AttributionBatch
 from fgadahat_hooks.importance.attribution.gradients import summed_gradients
 from fgadahat_hooks.importance.attribution.shapes import at_least_float32
+from fgadahat_hooks.layers import weight_of
 
 
 class LayerCalls:
@@ -41,7 +42,7 @@ class LayerCalls:
     @property
     def weight(self) -> Tensor:
         """The layer's weight."""
-        return self.module.get_parameter("weight")
+        return weight_of(self.module)
 
     def record(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Forward hook."""
