@@ -56,7 +56,7 @@ def check_all_embeddings_held(attached: AttachedModel, optimizers: Iterable[Opti
 
     Raises:
         DetachedError: The session was detached, or a gated layer was replaced.
-        ForeignOptimizerError: A task embedding is in none of the optimizers.
+        ForeignOptimizerError: A task embedding, or a unit's gain or bias, is in none of the optimizers.
     """
     attached.check_attached()
     refuse_sharded(attached.model.named_parameters())
@@ -66,6 +66,13 @@ def check_all_embeddings_held(attached: AttachedModel, optimizers: Iterable[Opti
         raise ForeignOptimizerError(
             f"No protected optimizer holds the task embeddings of {len(missing)} layer(s), first '{missing[0]}': "
             "their gates would never learn. Build the optimizer from `session.parameter_groups(lr=...)`."
+        )
+    fixed = [n for n, g in attached.gates.items() if any(p.requires_grad and id(p) not in held for p in g.parameters())]
+    if fixed:
+        raise ForeignOptimizerError(
+            f"No protected optimizer holds the gains and biases of units of {len(fixed)} layer(s), first '{fixed[0]}': "
+            "a task could not adapt what earlier tasks left. Build the optimizer from "
+            "`session.parameter_groups(lr=...)`, or set gates.gains: none."
         )
 
 

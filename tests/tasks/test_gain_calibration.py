@@ -225,3 +225,14 @@ def test_their_learning_rates() -> None:
             optimizer.step()
             expected = grad.sign() if factor == 10.0 else grad
             torch.testing.assert_close(before - gate.gain, 1e-3 * factor * expected, rtol=1e-2, atol=1e-9)
+
+
+def test_an_optimizer_without_them_is_refused() -> None:
+    session = attach()
+    left_out = {id(gate.gain) for gate in gates(session).values()}
+    parameters = [p for p in session.model.parameters() if id(p) not in left_out]
+    with session.task("a") as task:
+        optimizer = task.protect(torch.optim.SGD(parameters, lr=0.1))
+        task.anneal(1, 1)
+        with pytest.raises(fh.errors.ForeignOptimizerError, match="gains and biases of units of 2 layer"):
+            step(session, optimizer, X, Y)
