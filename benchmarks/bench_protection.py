@@ -24,16 +24,16 @@ import fgadahat_hooks as fh
 from benchmarks.bench_step import Problem, make_mlp, plain
 from benchmarks.timing import medians
 from fgadahat_hooks.gates.kept_weights import KeptWeights
+from fgadahat_hooks.protection.between_steps import BetweenSteps
 from fgadahat_hooks.protection.finite_check import EVERY, FiniteCheck
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
-from fgadahat_hooks.protection.steps import ProtectedSteps
 
 PARTS: tuple[tuple[type, str], ...] = (
     (fh.GradientAdjustCallback, "on_before_optimizer_step"),
     (fh.GradientAdjustCallback, "on_after_optimizer_step"),
     (FrozenParameters, "hide"),
     (FrozenParameters, "restore"),
-    (ProtectedSteps, "check_written"),
+    (BetweenSteps, "check"),
     (KeptWeights, "see"),
 )
 HOST = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero")

@@ -13,7 +13,8 @@ FgadahatError
 ├── TraceError (RuntimeError)             the example forward failed
 ├── AttachError (RuntimeError)
 │   ├── AlreadyAttachedError              the model already has gates
-│   └── DetachedError                     the session has been detached
+│   ├── DetachedError                     the session has been detached
+│   └── ModelChangedError                 parameters or heads joined, left or were replaced after attach
 ├── TaskError (RuntimeError)
 │   ├── TaskRunningError                  a task is open and must end first
 │   ├── NoTaskError                       the call needs a task and none is open
@@ -131,6 +132,10 @@ class AlreadyAttachedError(AttachError):
 
 class DetachedError(AttachError):
     """The session has been detached."""
+
+
+class ModelChangedError(AttachError):
+    """Parameters, buffers or heads joined the model, left it or were replaced after it was attached."""
 
 
 class TaskError(FgadahatError, RuntimeError):

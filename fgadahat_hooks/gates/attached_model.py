@@ -33,7 +33,9 @@ class AttachedModel:
         graph: The unit graph; empty until traced.
         policies: How each tensor is protected; empty until traced.
         tensors: Access to the per-task tensors.
-        initial: Per-task tensors of norms, as they were when the first task ever began (until then, at attach).
+        initial: Per-task tensors of norms and gates, as they were when the first task ever began (until then, at
+            attach).
+        head_modules: The head modules as they were at attach, by name.
         gated_modules: The modules that carry gates or their hooks, by name.
         num_classes: Number of outputs of the head at attach; None unless there is exactly one head layer.
         tied: `id` of each head parameter that other modules use too.
@@ -54,6 +56,7 @@ class AttachedModel:
     policies: list[TensorPolicy] = field(default_factory=list)
     tensors: TaskTensors = field(init=False)
     initial: dict[str, Tensor] = field(default_factory=dict)
+    head_modules: dict[str, nn.Module] = field(default_factory=dict)
     gated_modules: dict[str, nn.Module] = field(default_factory=dict)
     num_classes: int | None = None
     tied: set[int] = field(default_factory=set)

@@ -12,13 +12,14 @@ class KeptDigest:
     """The sum of a tensor's bits: a change is seen, and cannot be undone.
 
     Attributes:
+        shape: Shape of the tensor.
         count: Number of entries that are kept.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         """Take the digest of the values that the tensor has now."""
         self.count = tensor.numel()
-        self._shape, self._dtype = tensor.shape, tensor.dtype
+        self.shape, self._dtype = tensor.shape, tensor.dtype
         self._sum = _digest(tensor)
 
     @property
@@ -32,7 +33,7 @@ class KeptDigest:
 
     def fits(self, tensor: Tensor) -> bool:
         """Return whether a tensor still has the shape and the type that it had."""
-        return tensor.shape == self._shape and tensor.dtype == self._dtype
+        return tensor.shape == self.shape and tensor.dtype == self._dtype
 
 
 def _digest(tensor: Tensor) -> Tensor:

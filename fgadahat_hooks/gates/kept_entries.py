@@ -19,6 +19,7 @@ class KeptEntries:
     single entries and most are kept, a mask and `where` cost less; a tensor that is kept throughout needs neither.
 
     Attributes:
+        shape: Shape of the tensor.
         count: Number of entries that are kept.
         values: Their values: `(before, kept blocks, inside)`, or the whole tensor.
     """
@@ -31,7 +32,7 @@ class KeptEntries:
             mask: Which entries are kept, bool, broadcasts to the tensor; None for all.
         """
         tensor = tensor.detach()
-        self._shape, self._order = tensor.shape, _order_in_memory(tensor)
+        self.shape, self._order = tensor.shape, _order_in_memory(tensor)
         self._index: Tensor | None = None
         self._mask: Tensor | None = None
         self._sizes = (1, 1, tensor.numel())
@@ -86,7 +87,7 @@ class KeptEntries:
 
     def fits(self, tensor: Tensor) -> bool:
         """Return whether a tensor still has the shape and the type that it had."""
-        return tensor.shape == self._shape and tensor.dtype == self.values.dtype
+        return tensor.shape == self.shape and tensor.dtype == self.values.dtype
 
     def _read(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()

@@ -74,6 +74,11 @@ class KeptWeights:
         table, local = self._slots[name]
         return table.get(local)
 
+    def reshaped(self) -> list[str]:
+        """Return the names of the tensors that were replaced by ones of another shape."""
+        entries = {**self.gated, **self.frozen}
+        return [name for name, kept in entries.items() if self.tensors.tensor(name).shape != kept.shape]
+
     def replaced(self) -> bool:
         """Return whether a tensor was replaced by another one since it was last seen, or has another shape or type."""
         entries = {**self.gated, **self.frozen}

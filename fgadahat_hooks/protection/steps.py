@@ -18,11 +18,9 @@ from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.task_state import TaskState
 from fgadahat_hooks.hooks import HookSet
-from fgadahat_hooks.protection.averages import set_averages
+from fgadahat_hooks.protection.between_steps import BetweenSteps
 from fgadahat_hooks.protection.closure_values import ClosureValues
-from fgadahat_hooks.protection.doors import check_kept
 from fgadahat_hooks.protection.embedding_travel import EmbeddingTravel
-from fgadahat_hooks.protection.finite_check import FiniteCheck
 from fgadahat_hooks.protection.frozen_parameters import FrozenParameters
 from fgadahat_hooks.protection.learning_rates import LearningRates
 from fgadahat_hooks.protection.nested_steps import NestedSteps, calling_frame
@@ -44,6 +42,7 @@ class ProtectedSteps:
         fresh: Parameters that this task starts anew: an optimizer kept from an earlier task loses its state of them.
         annealed: Whether the gate scale was ever set in the task.
         count: Number of real steps.
+        between: What is looked at between its steps.
         travel: How far the task embeddings can have moved.
     """
 
@@ -77,9 +76,8 @@ class ProtectedSteps:
         self._announced: weakref.WeakSet[Optimizer] = weakref.WeakSet()  # on_gradients_ready was called for its step
         self._embeddings_checked = False
         self._frozen = FrozenParameters(attached.tensors, state)
-        self._finite = FiniteCheck()
+        self.between = BetweenSteps(attached, state, callbacks)
         self._before: ClosureValues | None = None
-        self._interrupted = False  # a step has begun, and its end was not reached
         self._state = state
         self._rates: LearningRates | None = None
         self._nested = NestedSteps()
@@ -117,37 +115,12 @@ class ProtectedSteps:
             if parameter in optimizer.state:
                 reset_state(optimizer, parameter)
         fill_momentum(optimizer)
-        set_averages(optimizer, self._state.kept)
+        self.between.add(optimizer)
         self._hooks.add(optimizer.register_step_pre_hook(self.before_step))
         self._hooks.add(optimizer.register_step_post_hook(self.after_step))
         self._optimizers.add(optimizer)
         if single_closure:
             self._single_closure.add(optimizer)
-
-    # ---------------------------------------------------------------- between steps
-    def check_written(self, when: str) -> None:
-        """Put back what something wrote since the last step into what finished tasks read; refuse to go on with NaN.
-
-        Raises:
-            NonFiniteError: A step has made parameters NaN or infinite.
-        """
-        self._finite.raise_if_found(self._attached.model)
-        if self._interrupted:
-            self._undo_interrupted_step()
-        check_kept(self._attached, self._state, self._callbacks, when, running=True, by_value=False)
-
-    def _undo_interrupted_step(self) -> None:
-        """Put back without a word what a step wrote that raised: who called it knows."""
-        self._interrupted = False
-        kept = self._state.kept
-        if kept is not None and self._state.watched:
-            kept.put_back(kept.entries(running=True))
-            kept.see()
-
-    def set_averages(self) -> None:
-        """Set the optimizers' own averages of what finished tasks read; called when that has grown."""
-        for optimizer in self._optimizers:
-            set_averages(optimizer, self._state.kept)
 
     # ---------------------------------------------------------------- before a step
     def gradients_ready(self, optimizer: Optimizer) -> None:
@@ -167,7 +140,7 @@ class ProtectedSteps:
         """Step pre-hook; what needs gradients waits for a closure that makes them."""
         if not self._nested.begins(optimizer, calling_frame()):
             return None
-        self.check_written("before a step")
+        self.between.check("before a step")
         self._retrace_pending()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # args[0] is the optimizer
         single = closure is not None and optimizer in self._single_closure
@@ -218,7 +191,7 @@ class ProtectedSteps:
             self.travel.add(optimizer)
         if self._attached.spec.plasticity.learning_rates == "by_share":
             self._learning_rates().enter(optimizer)
-        self._interrupted = True
+        self.between.in_step = True
 
     def fix_masks(self) -> None:
         """Fix the running task's masks as they are and make them hard, until the task ends."""
@@ -259,11 +232,7 @@ class ProtectedSteps:
         self._clamp_embeddings(optimizer_parameters(optimizer))
         self._attached.gate_context.clear_mask_cache()
         self.count += 1
-        self._interrupted = False
-        set_averages(optimizer, self._state.kept)
-        self._finite.look(self.count, [p for group in optimizer.param_groups for p in group["params"]])
-        if self._state.kept is not None:
-            self._state.kept.see()
+        self.between.step_ended(optimizer, self.count)
 
     def _clamp_embeddings(self, held: set[int]) -> None:
         """Bring the task embeddings that an optimizer has stepped back within their bounds."""

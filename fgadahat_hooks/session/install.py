@@ -12,6 +12,7 @@ from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.protection.frozen_norm import freeze_norms
 from fgadahat_hooks.protection.head_size_on_load import resize_heads_on_load
 from fgadahat_hooks.protection.heads import count_outputs, tied_parameters
+from fgadahat_hooks.protection.late_comers import heads_of
 from fgadahat_hooks.spec.attach_spec import PlasticitySpec
 from fgadahat_hooks.tasks.rescaling import row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -46,8 +47,8 @@ def _classify_tensors(attached: AttachedModel) -> None:
     attached.policies = classify(model, graph, attached.spec)
     per_task = [policy for policy in attached.policies if policy.protection == "per_task"]
     attached.tensors = TaskTensors(model, [policy.name for policy in per_task])
-    attached.initial = TaskTensors(
-        model, [policy.name for policy in per_task if policy.role in ("norm", "gain")]
-    ).copy()
+    restored = [policy.name for policy in per_task if policy.role in ("norm", "gain")]
+    attached.initial = TaskTensors(model, restored).copy()
+    attached.head_modules = dict(heads_of(attached))
     attached.tied = tied_parameters(model, graph.heads)
     attached.num_classes = count_outputs(model, graph.heads, graph.auxiliary)

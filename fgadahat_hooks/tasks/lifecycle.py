@@ -162,7 +162,7 @@ class TaskLifecycle:
 
     def _finish(self) -> tuple[TaskRecord, TaskContext]:
         context = self.context()
-        self._running_steps().check_written(f"when task {self.id!r} ended")
+        self._running_steps().between.check(f"when task {self.id!r} ended")
         self._sequence.check_kept(f"when task {self.id!r} ended")
         self._collect_forwards()
         context.hooks.close()  # what callbacks hooked is for training; the forwards below are not
@@ -195,7 +195,7 @@ class TaskLifecycle:
             state.summed_importance = context.summed_importance
         state.frozen = self._attached.frozen_names()
         self._sequence.keep_weights()
-        self._running_steps().set_averages()
+        self._running_steps().between.task_ended()
 
     def drop(self) -> None:
         """Leave the task as an exception would: nothing is stored. Does nothing if it has ended."""

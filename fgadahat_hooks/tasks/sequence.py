@@ -20,6 +20,7 @@ from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskState
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.protection.doors import check_kept
 from fgadahat_hooks.protection.keeping import keep_weights
+from fgadahat_hooks.protection.late_comers import check_same_tensors
 from fgadahat_hooks.tasks.branches import BranchWatch
 from fgadahat_hooks.tasks.epoch_replay import EpochReplay
 
@@ -114,9 +115,11 @@ class TaskSequence:
             when: What is about to happen, for the message: "when task 'a' ended".
 
         Raises:
+            ModelChangedError: Tensors or heads have joined the model, left it or were replaced.
             WeightsChangedError: Putting back cannot be right.
         """
         with self.exclusive():
+            check_same_tensors(self.attached, self.state)
             running = self.running is not None
             check_kept(self.attached, self.state, self.callbacks, when, running=running, by_value=True)
 

@@ -124,7 +124,7 @@ class Task(TaskLifecycle):
             data: What the loader gave: inputs and labels. Attribution measures find the true labels in it.
         """
         self.anneal(batch, num_batches)
-        self._running_steps().check_written("before a batch")
+        self._running_steps().between.check("before a batch")
         self._data = data
         if self._context is not None:
             self._context.data = data
