@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 from fgadahat_hooks.errors import ModelChangedError
@@ -49,11 +50,15 @@ def _check_names(attached: AttachedModel, state: TaskState) -> None:
 
 
 def _check_heads(attached: AttachedModel) -> None:
-    for name, module in attached.head_modules.items():
-        if attached.model.get_submodule(name) is not module:
+    """Take over a head that was replaced by one of the same shape: each task draws its own values anyway."""
+    for name, module in list(attached.head_modules.items()):
+        now = attached.model.get_submodule(name)
+        if now is not module and _shapes(now) == _shapes(module):
+            attached.head_modules[name] = now
+        elif now is not module:
             raise ModelChangedError(
-                f"Head '{name}' was replaced after attach: it would be cut or drawn anew without a word, because every "
-                "task gets a head of its own. Put the old layer back; for another number of outputs, pass "
+                f"Head '{name}' was replaced by one of another shape after attach: it would be cut or drawn anew "
+                "without a word, because every task gets a head of its own. Put the old layer back; for another number of outputs, pass "
                 "`session.task(..., num_classes=...)`. To begin with a head of your own, make it before `attach`."
             )
 
@@ -69,6 +74,10 @@ def _classify_new(attached: AttachedModel, state: TaskState, new: list[str], now
         policies = [p for p in classify(attached.model, attached.graph, attached.spec) if p.name in new]
         attached.policies += policies
         attached.tensors.names += [policy.name for policy in policies if policy.protection == "per_task"]
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in module.named_parameters()}
 
 
 def _is_persistent(model: nn.Module, name: str) -> bool:

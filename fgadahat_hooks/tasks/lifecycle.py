@@ -209,7 +209,7 @@ class TaskLifecycle:
         if self._context is not None:
             self._sequence.callbacks.call("on_task_abort", self._context)
         self._entry.roll_back()
-        self._sequence.keep_weights()
+        self._sequence.restore_kept()
         self._close()
 
     def _close(self) -> None:

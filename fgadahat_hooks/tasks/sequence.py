@@ -115,10 +115,12 @@ class TaskSequence:
             when: What is about to happen, for the message: "when task 'a' ended".
 
         Raises:
+            DetachedError: A layer with a gate was replaced.
             ModelChangedError: Tensors or heads have joined the model, left it or were replaced.
             WeightsChangedError: Putting back cannot be right.
         """
         with self.exclusive():
+            self.attached.check_attached()
             check_same_tensors(self.attached, self.state)
             running = self.running is not None
             check_kept(self.attached, self.state, self.callbacks, when, running=running, by_value=True)
@@ -136,6 +138,16 @@ class TaskSequence:
         if entries:
             kept.see()
         return {name: count for name, count in changed.items() if name not in rounded}
+
+    def restore_kept(self) -> None:
+        """Put back what a task that was aborted has written; what soft rates have moved is kept from now on."""
+        kept = self.state.kept
+        if kept is not None and self.state.watched:
+            entries = kept.entries(running=True)
+            kept.put_back({name: entries[name] for name in kept.differing(entries)})
+            kept.see()
+        if kept is not None and not kept.hard:
+            self.state.kept = None
 
     def keep_weights(self) -> None:
         """Keep the values that finished tasks read: those kept before, and the model's where there are more."""

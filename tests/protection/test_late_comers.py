@@ -73,7 +73,7 @@ CHANGES = {
     add_module: r"'body\.3\.weight' and 1 more are not in the model when",
     add_buffer: "'count' is not in the model",
     remove_module: r"'table\.weight' is gone from the model",
-    replace_head: r"Head 'head' was replaced after attach.*num_classes",
+    replace_head: r"Head 'head' was replaced by one of another shape.*num_classes",
     resize_table: r"'table\.weight' is of another shape than when the last task ended",
 }
 
