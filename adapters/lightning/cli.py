@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,16 @@ def take_over(session: fh.Session, module: LightningModule, file: str | Path) ->
             f"{'no finished task' if state is None or state['running'] is None else 'one in the middle'} in it."
         )
     session.load_state_dict(state)
-    with session.use(session.tasks[-1]):  # sets the head to its size in the file
-        module.load_state_dict(saved["state_dict"])
+    _load_weights(session, module, saved["state_dict"])
+
+
+def _load_weights(session: fh.Session, module: LightningModule, weights: Mapping[str, torch.Tensor]) -> None:
+    """Load all but what tasks have for themselves: heads and norms come with the session, in the size of each task."""
+    prefix = next((f"{name}." if name else "" for name, m in module.named_modules() if m is session.model), "")
+    own = {prefix + tensor.name for tensor in session.plan.tensors if tensor.protection == "per_task"}
+    found = module.load_state_dict({n: w for n, w in weights.items() if n not in own}, strict=False)
+    if found.unexpected_keys or set(found.missing_keys) - own:
+        module.load_state_dict(weights)  # raises with all that is wrong
 
 
 def _parse_spec(value: Any) -> fh.AttachSpec:

@@ -125,8 +125,8 @@ RATES = (
         "inputs of a grouped convolution belong to no other group",
         "odd ShuffledGroups",
         "layers/conv.py",
-        'rows = rows.repeat_interleave(module.get_parameter("weight").shape[0] // groups, dim=0)',
-        'rows = rows.repeat(module.get_parameter("weight").shape[0] // groups, 1)',
+        "rows = rows.repeat_interleave(weight_of(module).shape[0] // groups, dim=0)",
+        "rows = rows.repeat(weight_of(module).shape[0] // groups, 1)",
     ),
     Mutation(
         "biases are protected with their units",
