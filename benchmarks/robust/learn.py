@@ -88,11 +88,11 @@ def task_data(cell: Cell, number: int, held_out: bool) -> Data:
     return data.held_out() if held_out else data
 
 
-def alone(cell: Cell, held_out: bool) -> Result:
-    """Train a model for each task; return the accuracies."""
+def alone(cell: Cell, held_out: bool, first: int = 0) -> Result:
+    """Train a model for each task; return the accuracies; `first` is added to the seeds."""
     found, size = [], KINDS[cell.kind].batch
     for number in range(TASKS):
-        model, data = build(cell, 100 * cell.seed + number), task_data(cell, number, held_out)
+        model, data = build(cell, 100 * cell.seed + first + number), task_data(cell, number, held_out)
         optimizer = make_optimizer(cell.optimizer, model.parameters(), cell.lr)
         for _ in range(cell.epochs):
             steps(model, optimizer, batches(data, size), None)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.robust.cells import SPECS, Cell
+from benchmarks.robust.cells import AGAIN, SPECS, Cell
 from benchmarks.robust.learn import Result, alone, in_a_row
 
 FOLDER = Path(".robust")
@@ -38,8 +38,7 @@ def compute(run: Run, held_out: bool) -> None:
     torch.set_num_threads(1)
     begin = time.perf_counter()
     try:
-        single = run.how == ALONE
-        result = alone(run.cell, held_out) if single else in_a_row(run.cell, SPECS[run.how], held_out)
+        result = _run(run, held_out)
     except Exception as error:  # a run that fails is a result
         result = Result([], f"{type(error).__name__}: {error}"[:300])
     found = {"seconds": round(time.perf_counter() - begin, 2), **result._asdict()}
@@ -47,6 +46,12 @@ def compute(run: Run, held_out: bool) -> None:
     part = run.file(held_out).with_suffix(".part")
     part.write_text(json.dumps(found), encoding="utf-8")
     part.replace(run.file(held_out))
+
+
+def _run(run: Run, held_out: bool) -> Result:
+    if run.how in (ALONE, AGAIN):
+        return alone(run.cell, held_out, first=0 if run.how == ALONE else 50)
+    return in_a_row(run.cell, SPECS[run.how], held_out)
 
 
 def compute_missing(runs: Iterable[Run], jobs: int, held_out: bool) -> None:

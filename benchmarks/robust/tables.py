@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from benchmarks.robust.cells import MAIN, SPECS
+from benchmarks.robust.cells import AGAIN, MAIN, SPECS
 from benchmarks.robust.kinds import KINDS
 from benchmarks.robust.rows import Found, Row
 
@@ -57,26 +57,28 @@ def start(row: Row) -> str:
     return f"{row.cell.start} weights"
 
 
+COLUMNS = (*MAIN, AGAIN)
 WHOLE: list[tuple[str, Belongs]] = [
     ("all", lambda row: True),
+    ("fresh weights, AdamW", lambda row: row.cell.start == "fresh" and row.cell.optimizer == "adamw"),
     ("lr 1e-3 and 5e-3 with 3 epochs", lambda row: row.cell.lr >= 1e-3 and row.cell.epochs == 3),
 ]
 
 
 def kinds_table(rows: list[Row]) -> str:
     """Return the table by kind of model."""
-    return table(rows, [*WHOLE, *by(rows, lambda row: row.cell.kind)], MAIN)
+    return table(rows, [*WHOLE, *by(rows, lambda row: row.cell.kind)], COLUMNS)
 
 
 def rates_table(rows: list[Row]) -> str:
     """Return the table by learning rate and epochs."""
-    return table(rows, by(rows, rate), MAIN)
+    return table(rows, by(rows, rate), COLUMNS)
 
 
 def starts_table(rows: list[Row]) -> str:
     """Return the table by optimizer, by start, and by place in the row."""
     places = sorted(by(rows, lambda row: f"task {row.task + 1}"), key=lambda group: group[0])
-    return table(rows, [*by(rows, optimizer), *by(rows, start), *places], MAIN)
+    return table(rows, [*by(rows, optimizer), *by(rows, start), *places], COLUMNS)
 
 
 def variants_table(rows: list[Row]) -> str:
