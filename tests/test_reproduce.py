@@ -97,11 +97,16 @@ def test_a_report_runs_nothing(folder: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_a_page_keeps_the_methods_of_which_there_are_no_new_runs(folder: Path, tmp_path: Path) -> None:
     made = [result | {"cpu_seconds": 7.0} for result in runs(folder)]  # the JSON rounds them once, the page again
-    report.write([result | {"method": f"{result['method']}_old"} for result in made], "S", tmp_path)
+    old_torch = {"versions": {**made[0]["versions"], "torch": "1.0"}}
+    renamed = [result | {"method": f"{result['method']}_old", **old_torch} for result in made]
+    report.write([*renamed, made[0] | {"method": "same_torch"}], "S", tmp_path)
+    before = json.loads((tmp_path / "S.json").read_text())["same_torch"]
     report.write(made, "S", tmp_path)
     kept = json.loads((tmp_path / "S.json").read_text())
+    assert kept.pop("same_torch") == before
     assert list(kept) == [*METHODS_HERE, *(f"{name}_old" for name in METHODS_HERE)]
     assert [entry.get("earlier", False) for entry in kept.values()] == [False, False, True, True]
+    assert kept["hat_share"]["runs"] == kept["hat_share_old"]["runs"]
     lines = (tmp_path / "README.md").read_text().splitlines()
     new, old = (
         next(line for line in lines if line.startswith(f"| `{name}`")) for name in ("hat_share", "hat_share_old")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.robust import store
-from benchmarks.robust.cells import LEARNT, SHARE, SPECS, TASKS, Cell, cells
+from benchmarks.robust.cells import AGAIN, LEARNT, SHARE, SPECS, TASKS, Cell, cells
 from benchmarks.robust.data import Data
 from benchmarks.robust.kinds import KINDS, available
 from benchmarks.robust.learn import alone, build, in_a_row
@@ -75,8 +75,10 @@ def test_a_cell_is_learnt_kept_and_written() -> None:
     for how in (ALONE, *TINY.specs()):
         compute(Run(TINY, how), held_out=False)
     found = collect([TINY], held_out=False)
-    assert (found.runs, found.missing, found.failed) == (3, [], [])
-    assert {row.spec for row in found.rows} == {"learnt masks", "by share"}
+    assert (found.runs, found.missing, found.failed) == (4, [], [])
+    assert {row.spec for row in found.rows} == {"learnt masks", "by share", AGAIN}
+    first, second = (alone(TINY, held_out=False, first=first).accuracies for first in (0, 50))
+    assert [row.in_a_row for row in found.rows if row.spec == AGAIN] == second != first
     text = page(found)
     assert "| mlp, digits | gap " in text
     assert "{" not in text

@@ -191,14 +191,15 @@ SHARES = tuple(
     Claim(f"`{one}` > `{other}`", (one, other), beats(one, other))
     for one, other in (
         ("hat_share", "hat_preset"),
-        ("hat_share", "hat_share_small_step"),
+        ("hat_share", "hat_share_no_gains"),
+        ("hat_share_no_gains", "hat_share_small_step"),
         ("hat_share_small_step", "hat_learnt_rates"),
         ("hat_learnt_rates", "hat_preset"),
         ("adahat_share", "hat_share"),
         ("fg_icu_share", "hat_share"),
     )
 )
-"""What units by share are worth, and larger steps; what it is worth to learn the mask; and what soft rates are."""
+"""What units by share are worth, gains, and larger steps; to learn the mask; and what soft rates are."""
 
 EVERYWHERE = (Claim("HAT forgets nothing: logits bit-identical", (), zero_forgetting),)
 

@@ -40,7 +40,8 @@ def _accuracy(rows: Mapping[str, Row]) -> Any:
     for name, row in rows.items():
         if row.earlier:
             continue  # only the last average is kept of those
-        tasks = len(next(iter(row.results.values()))["matrix"])
+        first = next(iter(row.results.values()))
+        tasks = len(first["matrix"] or first["after_each_task"])
         if row.values("learning_accuracy"):
             means = [100 * sum(row.after(t)) / len(row.seeds) for t in range(1, tasks + 1)]
             axes.plot(range(1, tasks + 1), means, label=name, linewidth=1)

@@ -52,14 +52,17 @@ PLASTICITY = {"rescale": True, "learning_rates": "by_share", "norm_statistics": 
 
 BY_SHARE = {"gates": {"choose": "share", "tasks": 10}, "regularization": {"factor": 0.0}}
 
-# Units by share, today's presets.
-SHARE = Recipe(
+# Units by share without gains and biases of a task, as the presets were before.
+NO_GAINS = Recipe(
     lr=5e-3,
     schedule="linear",
     spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.2}, "rest": "per_task"},
 )
 
-# The same with half the limit of a raised learning rate, as the presets had it before.
+# Units by share, today's presets.
+SHARE = NO_GAINS.but(lr=2e-3, spec={"gates": {"gains": "without_norms"}})
+
+# Without gains, and with half the limit of a raised learning rate, as the presets had it still earlier.
 SMALL_STEP = Recipe(lr=2e-3, schedule="linear", spec={**BY_SHARE, "plasticity": {**PLASTICITY, "max_step": 0.1}})
 
 GRADIENT = {"apply_to": "gradient"}
@@ -74,6 +77,9 @@ METHODS: dict[str, Recipe] = {
     "hat_share": SHARE.but(spec={"adjustment": {"mode": "hat"}}),
     "adahat_share": SHARE.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}}),
     "fg_icu_share": SHARE.but(spec=fg("icu", intensity=3e-2)),
+    "hat_share_no_gains": NO_GAINS.but(spec={"adjustment": {"mode": "hat"}}),
+    "adahat_share_no_gains": NO_GAINS.but(spec={"adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}}),
+    "fg_icu_share_no_gains": NO_GAINS.but(spec=fg("icu", intensity=3e-2)),
     "hat_share_small_step": SMALL_STEP.but(spec={"adjustment": {"mode": "hat"}}),
     "hat_share_norm": SMALL_STEP.but(norm=True, spec={"adjustment": {"mode": "hat"}}),
     "hat_learnt_rates": LIBRARY.but(
@@ -124,7 +130,14 @@ FOR_STREAM: dict[str, Mapping[str, dict[str, Any]]] = {
 SEEDS = {"S": 5, "A": 5, "B": 5, "C": 5, "D": 1}
 """Seeds of a whole grid."""
 
-SHARES = ("hat_share", "adahat_share", "fg_icu_share", "hat_share_small_step", "hat_learnt_rates")
+SHARES = (
+    "hat_share",
+    "adahat_share",
+    "fg_icu_share",
+    "hat_share_no_gains",
+    "hat_share_small_step",
+    "hat_learnt_rates",
+)
 YARDSTICKS = ("frozen", "independent_narrow")
 WITH_NORMS = ("independent_norm", "hat_share_norm")
 MAIN = ("finetune", "independent", "hat", "adahat", "fg_icu", "hat_preset", "fg_icu_update")

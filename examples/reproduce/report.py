@@ -14,7 +14,7 @@ from examples.reproduce.streams import STREAMS
 from examples.reproduce.tables import METRICS, rows_of, table
 
 REFERENCE = "independent"
-SHOWN = ("independent", "frozen", "finetune", "hat_share", "fg_icu_share", "hat_learnt_rates", "hat_preset")
+SHOWN = ("independent", "frozen", "finetune", "hat_share", "hat_share_no_gains", "hat_learnt_rates", "hat_preset")
 
 
 def write(results: Sequence[Result], stream: str, folder: Path, *, keep: bool = True) -> None:

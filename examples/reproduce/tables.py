@@ -68,17 +68,23 @@ class Row:
 
     @property
     def earlier(self) -> bool:
-        """Whether the runs were made for an earlier page, of which only the compact JSON is left."""
+        """Whether the runs were made for an earlier page, with another torch, or too little of them is kept."""
         return any(self.results[seed].get("earlier", False) for seed in self.seeds)
 
     def after(self, tasks: int) -> list[float]:
         """Return for each seed the average accuracy over the first so many tasks, right after the last of them."""
-        rows = [self.results[seed]["matrix"][tasks - 1][:tasks] for seed in self.seeds]
-        return [sum(row) / tasks for row in rows]
+        runs = [self.results[seed] for seed in self.seeds]
+        kept = [run["after_each_task"] if run["matrix"] is None else None for run in runs]
+        matrices = [run["matrix"] for run in runs]
+        return [
+            sum(matrix[tasks - 1][:tasks]) / tasks if means is None else means[tasks - 1]
+            for matrix, means in zip(matrices, kept, strict=True)
+        ]
 
     def lowest(self) -> float:
         """Return the lowest accuracy at the end of any task of any seed."""
-        return float(min(min(self.results[seed]["matrix"][-1]) for seed in self.seeds))
+        runs = [self.results[seed] for seed in self.seeds]
+        return float(min(min(run["at_the_end"] if run["matrix"] is None else run["matrix"][-1]) for run in runs))
 
 
 def rows_of(results: Sequence[Result], stream: str) -> dict[str, Row]:
