@@ -58,7 +58,8 @@ def _check_heads(attached: AttachedModel) -> None:
         elif now is not module:
             raise ModelChangedError(
                 f"Head '{name}' was replaced by one of another shape after attach: it would be cut or drawn anew "
-                "without a word, because every task gets a head of its own. Put the old layer back; for another number of outputs, pass "
+                "without a word, because every task gets a head of its own. Put the old layer back; for another number "
+                "of outputs, pass "
                 "`session.task(..., num_classes=...)`. To begin with a head of your own, make it before `attach`."
             )
 
