@@ -1,14 +1,15 @@
-"""What protecting finished tasks costs in a step of hard HAT: time, memory, operations, and reads by the host.
+"""What protecting finished tasks costs in a step of hard HAT: time, memory, and reads by the host.
 
 Timed is what the library does around the optimizer's own step for the sake of finished tasks: what it writes back,
 frozen parameters, the look for foreign writes, and the look for NaN, whose turn comes once in 64 steps. The ratio is
-that to the median plain step, interleaved in one process. Gates, the sparsity term and measures are in `bench_step`.
-Run it with `make bench`, or `python -m benchmarks.bench_protection`.
+that to the median plain step, in seconds of the processor, interleaved in one process. Gates, the sparsity term and
+measures are in `bench_step`. Run it with `make bench`, or `python -m benchmarks.bench_protection`.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,7 +23,6 @@ from torchvision.models import resnet18
 
 import fgadahat_hooks as fh
 from benchmarks.bench_step import Problem, make_mlp, plain
-from benchmarks.timing import medians
 from fgadahat_hooks.gates.kept_weights import KeptWeights
 from fgadahat_hooks.protection.between_steps import BetweenSteps
 from fgadahat_hooks.protection.finite_check import EVERY, FiniteCheck
@@ -61,11 +61,11 @@ class Clock:
         method = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            begun = time.perf_counter()
+            begun = time.process_time()
             try:
                 return method(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - begun
+                self.seconds += time.process_time() - begun
 
         setattr(owner, name, timed)
 
@@ -108,15 +108,16 @@ def after_a_task(problem: Problem, used: float) -> tuple[fh.Session, fh.Task, Ca
 def measure(problem: Problem, used: float, rounds: int, clock: Clock) -> str:
     """Return a line of the table."""
     session, task, step = after_a_task(problem, used)
-    spent: list[float] = []
-
-    def protected() -> None:
+    plain_step, spent, plain_seconds = plain(problem, "sgd"), list[float](), list[float]()
+    for _ in range(rounds + 3):
+        begun = time.process_time()
+        plain_step()
+        plain_seconds.append(time.process_time() - begun)
         clock.seconds = 0.0
         step()
         spent.append(clock.seconds)
-
-    base = medians({"plain": plain(problem, "sgd"), "protected": protected}, rounds)["plain"]
-    part = sorted(spent)[len(spent) // 2] + look_for_nan(session.model) / EVERY
+    base = statistics.median(plain_seconds[3:])
+    part = statistics.median(spent[3:]) + look_for_nan(session.model) / EVERY
     while task.steps % EVERY != 1:  # the turn of the look for NaN is past
         step()
     with HostReads() as seen:
@@ -136,7 +137,12 @@ def measure(problem: Problem, used: float, rounds: int, clock: Clock) -> str:
 def look_for_nan(model: nn.Module) -> float:
     """Return the median time of one look for NaN, in seconds."""
     parameters = list(model.parameters())
-    return medians({"look": lambda: FiniteCheck().look(1, parameters)}, 20)["look"]
+    spent = []
+    for _ in range(20):
+        begun = time.process_time()
+        FiniteCheck().look(1, parameters)
+        spent.append(time.process_time() - begun)
+    return statistics.median(spent)
 
 
 def main() -> None:
