@@ -197,6 +197,8 @@ SHARES = tuple(
         ("hat_learnt_rates", "hat_preset"),
         ("adahat_share", "hat_share"),
         ("fg_icu_share", "hat_share"),
+        ("adahat_share_no_gains", "hat_share_no_gains"),
+        ("fg_icu_share_no_gains", "hat_share_no_gains"),
     )
 )
 """What units by share are worth, gains, and larger steps; to learn the mask; and what soft rates are."""
