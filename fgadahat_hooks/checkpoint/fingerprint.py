@@ -12,7 +12,7 @@ from fgadahat_hooks.checkpoint.problems import listed
 from fgadahat_hooks.errors import StateMismatchError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.graph.unit_graph import GATE
-from fgadahat_hooks.protection.heads import differ_in_outputs
+from fgadahat_hooks.protection.head_outputs import differ_in_outputs
 
 
 def fingerprint(attached: AttachedModel) -> ModelEntry:
@@ -21,7 +21,7 @@ def fingerprint(attached: AttachedModel) -> ModelEntry:
     tensors = [
         TensorEntry(name=name, shape=list(value.shape), dtype=_dtype(value)) for name, value in _tensors(model).items()
     ]
-    resizable = list(attached.graph.heads) if attached.num_classes is not None else []
+    resizable = list(attached.outputs)
     return ModelEntry(class_name=class_name(model), tensors=tensors, tied=_tied(model), resizable=resizable)
 
 

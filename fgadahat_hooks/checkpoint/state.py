@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fgadahat_hooks.checkpoint.execution_paths import dump_paths, load_paths
 from fgadahat_hooks.checkpoint.problems import SHOWN, listed
-from fgadahat_hooks.checkpoint.state_differences import differences
+from fgadahat_hooks.checkpoint.state_differences import differences, outputs_at_attach
 from fgadahat_hooks.checkpoint.state_form import form_problems
 from fgadahat_hooks.errors import BadCallError, NoTaskError, StateMismatchError, TaskRunningError
 from fgadahat_hooks.gates.task_state import STATE_VERSION, InterruptedTask, TaskRecord, TaskState
@@ -47,7 +47,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "version": STATE_VERSION,
         "spec": _spec(sequence),
         "layers": [{"name": name, "units": layer.units} for name, layer in attached.graph.layers.items()],
-        "num_classes": attached.num_classes,
+        "num_classes": dict(attached.outputs),
         "initial": dict(attached.initial),
         "tasks": [{"id": task, **_task(record)} for task, record in finished.records.items()],
         "summed_importance": dict(finished.summed_importance),
@@ -134,7 +134,8 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     running = state["running"]
     _load_callbacks(sequence, state["callbacks"])
     sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
-    sequence.attached.initial, sequence.attached.num_classes = dict(state["initial"]), state["num_classes"]
+    sequence.attached.initial |= state["initial"]
+    sequence.attached.outputs = outputs_at_attach(sequence.attached, state["num_classes"])
     sequence.attached.row_norms |= state.get("row_norms", {})
     sequence.attached.begun = bool(state.get("begun") or records or running)
     load_paths(sequence, state)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fgadahat_hooks.checkpoint.execution_paths import path_problems
 from fgadahat_hooks.gates.attached_model import AttachedModel
-from fgadahat_hooks.protection.heads import differ_in_outputs
+from fgadahat_hooks.protection.head_outputs import differ_in_outputs
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
@@ -30,10 +30,18 @@ def _gated_layers(attached: AttachedModel, state: Mapping[str, Any]) -> Iterator
     saved = {layer["name"]: layer["units"] for layer in state["layers"]}
     for name in dict.fromkeys([*saved, *mine]):
         yield from _units(name, mine.get(name), saved.get(name))
-    if (attached.num_classes is None) != (state["num_classes"] is None):
-        yield "the head can be resized in the model or in the state only"
+    saved_outputs = outputs_at_attach(attached, state["num_classes"])
+    for name in sorted(set(attached.outputs) ^ set(saved_outputs)):
+        yield f"head '{name}' can be resized in {'the model' if name in attached.outputs else 'the state'} only"
     if mine == saved and list(mine) != list(saved):
         yield "the gated layers come in another order"
+
+
+def outputs_at_attach(attached: AttachedModel, saved: int | Mapping[str, int] | None) -> dict[str, int]:
+    """Return the outputs of each head from a state; earlier releases kept one number, of all heads."""
+    if isinstance(saved, Mapping):
+        return dict(saved)
+    return {} if saved is None else dict.fromkeys(attached.outputs, saved)
 
 
 def _units(name: str, mine: int | None, saved: int | None) -> Iterator[str]:
@@ -69,7 +77,7 @@ def _shapes_fit(attached: AttachedModel, name: str, mine: torch.Size, saved: tor
     """Compare two shapes; a head that can be resized may have another number of outputs."""
     if mine == saved:
         return True
-    resizable = attached.num_classes is not None and name.rpartition(".")[0] in attached.graph.heads
+    resizable = name.rpartition(".")[0] in attached.outputs
     return resizable and differ_in_outputs(attached.model, name, mine, saved)
 
 
@@ -85,7 +93,8 @@ def _initial_norms(attached: AttachedModel, state: Mapping[str, Any]) -> Iterato
     for name in sorted(set(mine) & set(saved)):
         if mine[name].shape != saved[name].shape:
             yield f"norm tensor '{name}' has another shape in the state"
-    for name in sorted(set(mine) ^ set(saved)):
+    heads = {policy.name for policy in attached.policies if policy.role == "head"}  # earlier releases have none
+    for name in sorted((set(mine) ^ set(saved)) - heads):
         yield f"norm tensor '{name}' is in {'the model' if name in mine else 'the state'} only"
 
 

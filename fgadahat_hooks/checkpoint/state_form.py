@@ -12,7 +12,8 @@ from torch import Tensor
 from fgadahat_hooks.checkpoint.problems import validation_problems
 
 _Id = Annotated[str, Field(min_length=1)] | int
-_Classes = Annotated[int, Field(ge=1)] | None
+_Outputs = Annotated[int, Field(ge=1)]
+_Classes = _Outputs | dict[str, _Outputs] | None
 _Count = Annotated[int, Field(ge=0)]
 _Tensors = dict[str, Tensor]
 

@@ -52,7 +52,9 @@ def export(
         raise BadCallError("Expected `inputs`: the model was attached without example inputs.")
     with exclusive:
         plain = plain_copy(attached.model)
-    TaskTensors(plain, []).enter(without_gains(record.tensors), copy=True)
+    tensors = TaskTensors(plain, [])
+    tensors.class_counts = attached.tensors.class_counts
+    tensors.enter(without_gains(record.tensors), copy=True)
     bake_gains(plain, attached.graph, record.tensors)
     bake(plain, attached.graph, record.masks)
     with using:

@@ -33,11 +33,11 @@ class AttachedModel:
         graph: The unit graph; empty until traced.
         policies: How each tensor is protected; empty until traced.
         tensors: Access to the per-task tensors.
-        initial: Per-task tensors of norms and gates, as they were when the first task ever began (until then, at
-            attach).
+        initial: Per-task tensors of norms and gates, and of heads what nobody draws, as they were when the first task
+            ever began (until then, at attach).
         head_modules: The head modules as they were at attach, by name.
         gated_modules: The modules that carry gates or their hooks, by name.
-        num_classes: Number of outputs of the head at attach; None unless there is exactly one head layer.
+        outputs: Number of outputs at attach of each head that can be given another number.
         tied: `id` of each head parameter that other modules use too.
         row_norms: Norm of the incoming weights of each gated unit, `(units,)` per layer, of the same moment; empty
             unless the spec's block `plasticity` needs them.
@@ -58,7 +58,7 @@ class AttachedModel:
     initial: dict[str, Tensor] = field(default_factory=dict)
     head_modules: dict[str, nn.Module] = field(default_factory=dict)
     gated_modules: dict[str, nn.Module] = field(default_factory=dict)
-    num_classes: int | None = None
+    outputs: dict[str, int] = field(default_factory=dict)
     tied: set[int] = field(default_factory=set)
     row_norms: dict[str, Tensor] = field(default_factory=dict)
     begun: bool = False

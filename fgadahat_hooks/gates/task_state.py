@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ from fgadahat_hooks.registry import suggest
 STATE_VERSION = 1
 
 TaskId = Hashable
+NumClasses = int | Mapping[str, int]
+"""Outputs of the heads that a task asks for: of all that count classes, or of each by name."""
 
 
 @dataclass
@@ -27,7 +29,7 @@ class TaskRecord:
         masks: Binary mask of each gated layer, `(units,)` bool.
         tensors: Copies of the per-task tensors (heads, norms), by qualified name.
         importance: Importance of each layer's units for this task, `(units,)`; empty without an importance callback.
-        num_classes: Number of outputs of the head, if the task set it.
+        num_classes: Numbers of outputs of the heads, if the task set them.
         notes: What a user should know of how the task went, a sentence each.
         reuse: Of each layer that reads gated units, the share of its signal that comes from units of earlier tasks.
     """
@@ -35,7 +37,7 @@ class TaskRecord:
     masks: dict[str, Tensor]
     tensors: dict[str, Tensor] = field(default_factory=dict)
     importance: dict[str, Tensor] = field(default_factory=dict)
-    num_classes: int | None = None
+    num_classes: NumClasses | None = None
     notes: list[str] = field(default_factory=list)
     reuse: dict[str, float] = field(default_factory=dict)
 
@@ -46,7 +48,7 @@ class InterruptedTask:
 
     Attributes:
         id: The task's id.
-        num_classes: Number of outputs of the head, if the task set it.
+        num_classes: Numbers of outputs of the heads, if the task set them.
         scale: Gate scale `s` of the last batch.
         annealed: Whether the scale was ever set in the task.
         steps: Number of real optimizer steps.
@@ -61,7 +63,7 @@ class InterruptedTask:
     """
 
     id: TaskId
-    num_classes: int | None
+    num_classes: NumClasses | None
     scale: float
     annealed: bool
     steps: int

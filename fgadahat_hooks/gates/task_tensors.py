@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fgadahat_hooks.gates.class_counts import ClassCount
 from fgadahat_hooks.layers import layer_type_of
 
 
@@ -21,9 +22,10 @@ class TaskTensors:
     """
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
-        """Take the qualified names of parameters and buffers."""
+        """Take the qualified names of parameters and buffers; `class_counts` says what follows the size of a head."""
         self.model = model
         self.names = names
+        self.class_counts: dict[str, ClassCount] = {}
         self._retired: dict[int, tuple[Tensor, str]] = {}
 
     def tensor(self, name: str) -> Tensor:
@@ -64,6 +66,7 @@ class TaskTensors:
             module, local = self._owner(name)
             if self.tensor(name) is not live:
                 self._register(module, local, live)
+                self._follow_outputs(name.rpartition(".")[0], module, local)
             live.data = data
 
     def enter(self, values: Mapping[str, Tensor], *, copy: bool) -> None:
@@ -88,6 +91,7 @@ class TaskTensors:
         elif isinstance(live, nn.Parameter):
             self._retired[id(live)] = (live, name)
             self._register(module, local, nn.Parameter(value, requires_grad=live.requires_grad))
+            self._follow_outputs(name.rpartition(".")[0], module, local)
         else:
             self._register(module, local, value)
 
@@ -98,6 +102,12 @@ class TaskTensors:
         else:
             module._buffers[local] = tensor
         _update_sizes(module, local)
+
+    def _follow_outputs(self, path: str, module: nn.Module, local: str) -> None:
+        """Set what counts a head's classes after its weight got another shape."""
+        kind = layer_type_of(module) if local == "weight" else None
+        if kind is not None and path in self.class_counts:
+            self.class_counts[path].follow(self.model, kind.units(module))
 
     def update_optimizer(self, optimizer: Optimizer) -> None:
         """Replace retired parameters by the current ones in an optimizer kept from an earlier task."""

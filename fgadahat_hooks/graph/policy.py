@@ -86,7 +86,8 @@ def classify(model: nn.Module, graph: UnitGraph, spec: AttachSpec) -> list[Tenso
 def _head_tensors(model: nn.Module, graph: UnitGraph) -> set[int]:
     """Return the ids of all tensors in heads: a head may be a block, or share its weight with the body."""
     modules = [model.get_submodule(head) for head in graph.heads]
-    return {id(t) for module in modules for t in (*module.parameters(), *module.buffers())}
+    bare = (model.get_parameter(name) for name in graph.head_parameters)
+    return {id(t) for t in bare} | {id(t) for m in modules for t in (*m.parameters(), *m.buffers())}
 
 
 def _policy(name: str, owner: str, role: Role, tensor: Tensor, is_parameter: bool, spec: AttachSpec) -> TensorPolicy:

@@ -22,14 +22,16 @@ class Targets:
     Attributes:
         names: Their names, in the order of `named_modules`.
         heads: Names of the head modules if the spec gives them, else None.
+        explicit: Those of the layers that the spec names in full.
     """
 
     names: list[str]
     heads: tuple[str, ...] | None
+    explicit: frozenset[str] = frozenset()
 
     def request(self, spec: AttachSpec) -> TraceRequest:
         """Return what to trace for."""
-        return TraceRequest(self.names, self.heads, spec.gates.position == "auto")
+        return TraceRequest(self.names, self.heads, spec.gates.position == "auto", self.explicit)
 
 
 def find_targets(model: nn.Module, spec: AttachSpec) -> Targets:
@@ -43,7 +45,8 @@ def find_targets(model: nn.Module, spec: AttachSpec) -> Targets:
     names = match(model, spec.gates.targets, spec.gates.exclude, lambda m: id(m) in supported)
     heads = None if spec.heads.names is None else tuple(_heads(model, spec.heads.names))
     inside = tuple(f"{head}." for head in heads or ())
-    return Targets([n for n in names if n not in (heads or ()) and not n.startswith(inside)], heads)
+    explicit = frozenset(names) & frozenset(spec.gates.targets)
+    return Targets([n for n in names if n not in (heads or ()) and not n.startswith(inside)], heads, explicit)
 
 
 def _heads(model: nn.Module, names: tuple[str, ...]) -> Iterator[str]:

@@ -15,18 +15,23 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from fgadahat_hooks.errors import HeadNotFoundError, NoMatchError, TraceError, UnreachedLayerError
+from fgadahat_hooks.errors import HeadNotFoundError, NoMatchError, TraceError
 from fgadahat_hooks.graph.gateable import is_embedding, known_layers
 from fgadahat_hooks.graph.tracing.build_graph import build_unit_graph
 from fgadahat_hooks.graph.tracing.execution_paths import Pair
 from fgadahat_hooks.graph.tracing.extend import extend_graph
 from fgadahat_hooks.graph.tracing.forward import ExampleInputs
+from fgadahat_hooks.graph.tracing.output_layers import OutputLayers
 from fgadahat_hooks.graph.tracing.recorder import Recorder
 from fgadahat_hooks.graph.tracing.regated_norms import norm_channels
 from fgadahat_hooks.graph.tracing.run import record_forwards
 from fgadahat_hooks.graph.unit_graph import UnitGraph
+from fgadahat_hooks.graph.unreached import Unreached, sort_unreached
 
 __all__ = ["ExampleInputs", "TraceRequest", "trace", "trace_again"]
+
+_SHOWN = 4
+"""How many outputs a message describes."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,13 @@ class TraceRequest:
         targets: Names of the matched layers, heads possibly among them.
         heads: Names of the output layers; None to find them.
         after_norm: Whether a gate may act behind a BatchNorm.
+        explicit: Those of the targets that the spec names in full; the others may turn out to be unused.
     """
 
     targets: Sequence[str]
     heads: Sequence[str] | None = None
     after_norm: bool = True
+    explicit: frozenset[str] = frozenset()
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest) -> UnitGraph:
@@ -50,19 +57,27 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     Raises:
         TraceError: The forward raised, or a lazy layer has no shape yet.
         NoMatchError: All targets are heads.
-        UnreachedLayerError: A target is not used by the forward in a way that a gate could act on.
+        UnreachedLayerError: A target that the spec names is not used by the forward in a way that a gate could act on.
         HeadNotFoundError: `request.heads` is None and no output layer was found.
     """
     _check_no_lazy_parameters(model)
     recorder = _new_recorder(model, set(request.targets))
     found = record_forwards(model, example_inputs, recorder)
-    heads = _check_heads_found(found.heads, recorder) if request.heads is None else list(request.heads)
-    gated = [name for name in request.targets if name not in heads]
-    _check_any_gated(gated, heads)
-    _check_reached(recorder, gated)
+    if request.heads is None:
+        _check_heads_found(found)
+    heads = list(found.heads if request.heads is None else request.heads)
+    parameters = found.parameters if request.heads is None else ()
+    gated = [name for name in request.targets if name not in heads and f"{name}.weight" not in parameters]
+    _check_any_gated(gated, heads, Unreached())
+    unreached = sort_unreached(recorder, gated, request.explicit)
+    gated = [name for name in gated if name not in unreached.passed_over]
+    _check_any_gated(gated, heads, unreached)
     graph = build_unit_graph(recorder, gated, heads, after_norm=request.after_norm)
     return replace(
         graph,
+        head_parameters=parameters,
+        passed_over=unreached.passed_over,
+        unseen=unreached.unseen,
         auxiliary=tuple(name for name in heads if name in found.auxiliary),
         paths=frozenset(recorder.paths.pairs),
         training_paths=frozenset(recorder.paths.training),
@@ -97,41 +112,25 @@ def _check_no_lazy_parameters(model: nn.Module) -> None:
         raise TraceError(f"The lazy parameters {lazy} have no shape yet. Run one batch through the model first.")
 
 
-def _check_heads_found(heads: list[str], recorder: Recorder) -> list[str]:
-    if heads:
-        return heads
-    last = next((n for n in reversed(recorder.order)), None)
-    hint = f" The last layer used was '{last}': if it gives the logits, set heads.names: ['{last}']." if last else ""
-    raise HeadNotFoundError(
-        "No layer of a known type gives the model's output as it is, so the head cannot be told."
-        f"{hint} For a model without a head, set heads.names: []."
-    )
-
-
-def _check_any_gated(gated: Sequence[str], heads: Sequence[str]) -> None:
-    if not gated:
-        raise NoMatchError(
-            f"Expected a layer to gate, but all that gates.targets matches is a head: {', '.join(map(repr, heads))}. "
-            "Gates stand before the head: name layers there in gates.targets, or the output layer in heads.names."
-        )
-
-
-def _check_reached(recorder: Recorder, gated: Sequence[str]) -> None:
-    missing = [name for name in gated if not recorder.records[name].reached]
-    if not missing:
+def _check_heads_found(found: OutputLayers) -> None:
+    if found.heads or found.parameters:
         return
-    names, it = ", ".join(f"'{n}'" for n in missing), "it" if len(missing) == 1 else "them"
-    reasons = "; ".join(_reasons(recorder, missing))
-    why = f" ({reasons})" if reasons else ""
-    raise UnreachedLayerError(
-        f"The forward never used {names} on the example inputs, in evaluation or training mode, in a way that a gate "
-        f"could act on{why}. Add {it} to gates.exclude, or pass example_inputs that reach {it}."
+    names = ", ".join(f"'{name}'" for name in found.candidates)
+    hint = f" If {names} gives the outputs, set heads.names: [{names}]." if names else ""
+    ways = "; ".join(found.unclear[:_SHOWN]) + ("; ..." if len(found.unclear) > _SHOWN else "")
+    raise HeadNotFoundError(
+        "Expected an output that comes from layers which no other layer reads, without a norm or a product in between, "
+        f"but found none, so the head cannot be told: {ways or 'the model returns no tensor'}.{hint} Name the layers "
+        "that give the outputs in heads.names; for a model without a head, set heads.names: []."
     )
 
 
-def _reasons(recorder: Recorder, missing: Sequence[str]) -> list[str]:
-    """Return why gates cannot act on layers: outputs of an unexpected shape or, if there are none, mixed weights."""
-    records = [recorder.records[name] for name in missing]
-    outputs = [record.unsupported_output for record in records if record.unsupported_output]
-    mixed = (f"the weight of '{r.name}' is used only after it was transformed" for r in records if r.mixed_weight)
-    return outputs or list(mixed)
+def _check_any_gated(gated: Sequence[str], heads: Sequence[str], unreached: Unreached) -> None:
+    if gated:
+        return
+    passed = "; ".join(f"'{name}': {reason}" for name, reason in list(unreached.passed_over.items())[:_SHOWN])
+    raise NoMatchError(
+        f"Expected a layer to gate, but all that gates.targets matches is a head ({', '.join(map(repr, heads))})"
+        + (f", or cannot be gated ({passed})" if passed else "")
+        + ". Gates stand before the head: name layers there in gates.targets, or the output layer in heads.names."
+    )

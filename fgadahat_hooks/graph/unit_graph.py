@@ -149,9 +149,13 @@ class UnitGraph:
         layers: The gated layers by name, in order of execution.
         inputs: For every layer of a known type that the forward used, gated or not, the units that feed its inputs.
         heads: Names of the layers that give the model's output.
+        head_parameters: Parameters that give outputs without being a layer's weight: a bare matrix, a table that is
+            also multiplied by. Each task has its own copy.
         regates: Norms that are gated again, with the units of each channel. A norm maps a channel that gates made zero
             to its bias, so where a gate cannot move behind the norm, the norm's output gets a mask of its own.
         auxiliary: Those of the heads that only a forward in training mode uses.
+        passed_over: Layers that a pattern matched and that got no gate, with the reason.
+        unseen: Gated layers that no traced forward has used: experts that the example did not choose.
         paths: Which module ran right after which in the forwards traced in evaluation mode, each module with how often
             it had run by then.
         training_paths: The same of forwards in training mode.
@@ -164,6 +168,9 @@ class UnitGraph:
     auxiliary: tuple[str, ...] = ()
     paths: frozenset[tuple[tuple[str, int], tuple[str, int]]] = frozenset()
     training_paths: frozenset[tuple[tuple[str, int], tuple[str, int]]] = frozenset()
+    head_parameters: tuple[str, ...] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     @cached_property
     def total_units(self) -> int:

@@ -8,14 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from fgadahat_hooks.gates.attached_model import AttachedModel
-from fgadahat_hooks.protection.heads import differ_in_outputs, outputs_axis, resize
+from fgadahat_hooks.protection.head_outputs import differ_in_outputs, outputs_axis, resize
 
 
 def resize_heads_on_load(attached: AttachedModel) -> None:
-    """Resize a model's only head to fit each loaded `state_dict`; heads that `num_classes` cannot resize stay."""
-    if attached.num_classes is not None:
-        for head in attached.graph.heads:
-            attached.hooks.load_pre(attached.model.get_submodule(head), _ResizeOnLoad(attached, head))
+    """Resize a model's heads to fit each loaded `state_dict`; heads that `num_classes` cannot resize stay."""
+    for head in attached.outputs:
+        attached.hooks.load_pre(attached.model.get_submodule(head), _ResizeOnLoad(attached, head))
 
 
 class _ResizeOnLoad:
@@ -39,8 +38,9 @@ class _ResizeOnLoad:
             loaded, live = state.get(f"{prefix}{local}"), attached.tensors.tensor(name)
             if not isinstance(loaded, Tensor) or loaded.shape == live.shape:
                 continue
-            if differ_in_outputs(attached.model, name, live.shape, loaded.shape):
-                resize(attached.tensors, name, loaded.shape[outputs_axis(attached.model, name)])
+            axis = outputs_axis(attached.model, name)
+            if axis is not None and differ_in_outputs(attached.model, name, live.shape, loaded.shape):
+                resize(attached.tensors, name, loaded.shape[axis])
 
     def __deepcopy__(self, memo: Any) -> Any:
         return _keep_size

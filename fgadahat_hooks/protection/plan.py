@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fgadahat_hooks.graph.policy import TensorPolicy
@@ -48,6 +48,8 @@ class Plan:
         advice: What will hold later tasks back, in plain words, with the remedy; empty if nothing is seen.
         task_bytes: Bytes that each finished task keeps for itself: its head, norms and copies.
         model_bytes: Bytes of the model's parameters and buffers.
+        passed_over: Layers that a pattern matched and that get no gate, with the reason.
+        unseen: Gated layers that the example inputs did not reach: experts that they did not choose.
         memory_advice: How to make `task_bytes` less; empty where it is not much.
     """
 
@@ -60,6 +62,8 @@ class Plan:
     task_bytes: int = 0
     model_bytes: int = 0
     memory_advice: tuple[str, ...] = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
 
     def count(self, protection: str) -> int:
         """Return the number of parameter elements of a protection class."""
@@ -72,7 +76,8 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the tables as text."""
-        tables = (_aligned(layer_rows(self)), regate_lines(self), [*_aligned(tensor_rows(self)), *memory_lines(self)])
+        layers = (_aligned(layer_rows(self)), regate_lines(self), unused_lines(self))
+        tables = (*layers, [*_aligned(tensor_rows(self)), *memory_lines(self)])
         parts = (*tables, leak_lines(self), advice_lines(self))
         return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -99,6 +104,21 @@ def regate_lines(plan: Plan) -> list[str]:
     shown = [f"{name} ({share:.0%})" for name, share in list(plan.regated.items())[:_SHOWN]]
     more = f" and {len(plan.regated) - len(shown)} more" if len(plan.regated) > len(shown) else ""
     return [f"Gated once more behind norms over several layers' units (share of channels): {', '.join(shown)}{more}"]
+
+
+def unused_lines(plan: Plan) -> list[str]:
+    """Name the layers that got no gate, by reason, and the gated ones that no forward has shown yet."""
+    lines = []
+    for reason in dict.fromkeys(plan.passed_over.values()):
+        lines.append(f"Without a gate, {reason}: {_names([n for n, r in plan.passed_over.items() if r == reason])}")
+    if plan.unseen:
+        lines.append(f"Gated, but not used by the example inputs (traced when first used): {_names(plan.unseen)}")
+    return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def tensor_rows(plan: Plan) -> list[tuple[str, ...]]:

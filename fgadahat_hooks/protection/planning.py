@@ -78,7 +78,8 @@ def make_plan(
     units = {layer.name: layer.units for layer in layers}
     advice = (*frozen_fresh_tables(model, policies), *advice_on_narrow_layers(units, spec.gates))
     memory = (sum(copies.values()), model_bytes, tuple(advice_on_copies(model_bytes, copies, policies)))
-    return Plan(layers, tuple(policies), graph.heads, leaks, regated, advice, *memory)
+    heads = (*graph.heads, *graph.head_parameters)
+    return Plan(layers, tuple(policies), heads, leaks, regated, advice, *memory, graph.passed_over, graph.unseen)
 
 
 def _layer_plan(model: nn.Module, graph: UnitGraph, name: str) -> LayerPlan:

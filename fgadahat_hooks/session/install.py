@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.class_counts import find_class_counts
 from fgadahat_hooks.gates.install import activate_gates
 from fgadahat_hooks.gates.task_tensors import TaskTensors
 from fgadahat_hooks.graph.policy import classify
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.protection.frozen_norm import freeze_norms
+from fgadahat_hooks.protection.head_outputs import count_outputs
 from fgadahat_hooks.protection.head_size_on_load import resize_heads_on_load
-from fgadahat_hooks.protection.heads import count_outputs, tied_parameters
+from fgadahat_hooks.protection.head_values import tied_parameters, undrawn_parameters
 from fgadahat_hooks.protection.late_comers import heads_of
 from fgadahat_hooks.spec.attach_spec import PlasticitySpec
 from fgadahat_hooks.tasks.rescaling import row_norms
@@ -47,8 +49,10 @@ def _classify_tensors(attached: AttachedModel) -> None:
     attached.policies = classify(model, graph, attached.spec)
     per_task = [policy for policy in attached.policies if policy.protection == "per_task"]
     attached.tensors = TaskTensors(model, [policy.name for policy in per_task])
-    restored = [policy.name for policy in per_task if policy.role in ("norm", "gain")]
+    undrawn = {*graph.head_parameters, *undrawn_parameters(model, graph.heads)}
+    restored = [policy.name for policy in per_task if policy.role in ("norm", "gain") or policy.name in undrawn]
     attached.initial = TaskTensors(model, restored).copy()
     attached.head_modules = dict(heads_of(attached))
     attached.tied = tied_parameters(model, graph.heads)
-    attached.num_classes = count_outputs(model, graph.heads, graph.auxiliary)
+    attached.outputs = count_outputs(model, graph.heads)
+    attached.tensors.class_counts = find_class_counts(model, attached.outputs)

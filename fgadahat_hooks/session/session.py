@@ -12,7 +12,7 @@ from fgadahat_hooks.callbacks import Callback, CallbackList
 from fgadahat_hooks.callbacks.lists import check_capabilities, validated
 from fgadahat_hooks.checkpoint.state import dump_state, load_state
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
-from fgadahat_hooks.gates.task_state import TaskId
+from fgadahat_hooks.gates.task_state import NumClasses, TaskId
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.session.folder import SessionFolder
 from fgadahat_hooks.session.parameter_groups import make_parameter_groups
@@ -36,7 +36,7 @@ class Session(SessionFolder):
     def task(
         self,
         task: TaskId,
-        num_classes: int | None = None,
+        num_classes: NumClasses | None = None,
         *,
         epochs: int | None = None,
         steps: int | None = None,
@@ -46,7 +46,8 @@ class Session(SessionFolder):
 
         Args:
             task: Any non-empty string or int that no finished task has.
-            num_classes: Number of outputs of this task's head; as at attach when left out.
+            num_classes: Number of outputs of this task's head; as at attach when left out. Of several heads, all that
+                count classes get it; a mapping gives each its own: `{"cls": 5}`, by the head's name or its end.
             epochs: Number of epochs that the task will take. With it, or `steps`, gates that are learnt are annealed
                 over the whole task and then fixed (`gates.annealing`); else in each epoch anew.
             steps: Number of optimizer steps that it will take, in place of `epochs`.

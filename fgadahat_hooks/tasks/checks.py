@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fgadahat_hooks.errors import BadCallError, DuplicateTaskError, NoTaskError, TaskRunningError
 from fgadahat_hooks.gates.attached_model import AttachedModel
-from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId
-from fgadahat_hooks.protection import heads
+from fgadahat_hooks.gates.task_state import InterruptedTask, NumClasses, TaskId
+from fgadahat_hooks.protection.head_outputs import requested_outputs
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 
 def check_can_begin(
-    sequence: TaskSequence, task: TaskId, num_classes: int | None, resume: InterruptedTask | None
+    sequence: TaskSequence, task: TaskId, num_classes: NumClasses | None, resume: InterruptedTask | None
 ) -> None:
     """Refuse a task that cannot begin now.
 
@@ -55,16 +55,16 @@ def _check_id(sequence: TaskSequence, task: TaskId) -> None:
         )
 
 
-def _check_num_classes(attached: AttachedModel, num_classes: int | None) -> None:
+def _check_num_classes(attached: AttachedModel, num_classes: NumClasses | None) -> None:
     if num_classes is not None and not attached.traced:
         raise BadCallError(
             "Expected `example_inputs` at attach for a task with num_classes: before the first batch is traced "
             "the head is not known. Pass attach(model, spec, example_inputs)."
         )
-    heads.check_num_classes(num_classes, attached.graph.heads, attached.model, attached.graph.auxiliary)
+    requested_outputs(num_classes, attached)
 
 
-def interrupted_task(sequence: TaskSequence, task: TaskId, num_classes: int | None) -> InterruptedTask:
+def interrupted_task(sequence: TaskSequence, task: TaskId, num_classes: NumClasses | None) -> InterruptedTask:
     """Return the interrupted task of an id.
 
     Raises:

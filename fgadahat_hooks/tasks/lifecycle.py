@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from fgadahat_hooks.errors import LearningWarning, NoTaskError
 from fgadahat_hooks.gates.context import TaskContext
 from fgadahat_hooks.gates.gate import GateMode
-from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId, TaskRecord
+from fgadahat_hooks.gates.task_state import InterruptedTask, NumClasses, TaskId, TaskRecord
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.protection.steps import ProtectedSteps
 from fgadahat_hooks.tasks.checks import check_can_begin
@@ -44,7 +44,7 @@ class TaskLifecycle:
         self,
         sequence: TaskSequence,
         task: TaskId,
-        num_classes: int | None,
+        num_classes: NumClasses | None,
         resume: InterruptedTask | None = None,
         length: TaskLength | None = None,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fgadahat_hooks.gates.task_state import InterruptedTask, TaskId
+from fgadahat_hooks.gates.task_state import InterruptedTask, NumClasses, TaskId
 from fgadahat_hooks.tasks.batches import batches
 from fgadahat_hooks.tasks.length import TaskLength
 from fgadahat_hooks.tasks.lifecycle import TaskLifecycle
@@ -34,7 +34,7 @@ class Task(TaskLifecycle):
         self,
         sequence: TaskSequence,
         task: TaskId,
-        num_classes: int | None,
+        num_classes: NumClasses | None,
         resume: InterruptedTask | None = None,
         length: TaskLength | None = None,
     ) -> None:

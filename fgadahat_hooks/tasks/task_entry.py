@@ -9,8 +9,9 @@ from fgadahat_hooks.distributed.ranks import broadcast_from_first
 from fgadahat_hooks.distributed.wrappers import refuse_sharded, sharded_names
 from fgadahat_hooks.functional.mask import initial_embedding
 from fgadahat_hooks.gates.gate import Gate
-from fgadahat_hooks.gates.task_state import InterruptedTask
-from fgadahat_hooks.protection import heads
+from fgadahat_hooks.gates.task_state import InterruptedTask, NumClasses
+from fgadahat_hooks.protection.head_outputs import have_outputs, requested_outputs, resize_heads
+from fgadahat_hooks.protection.head_values import renew
 from fgadahat_hooks.tasks.allocation import allot_units
 from fgadahat_hooks.tasks.rescaling import rescale, row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -20,12 +21,12 @@ from fgadahat_hooks.tasks.start_values import StartValues
 class TaskEntry:
     """The embeddings and per-task tensors (heads, norms) that one task begins with, and those it replaces."""
 
-    def __init__(self, sequence: TaskSequence, num_classes: int | None) -> None:
+    def __init__(self, sequence: TaskSequence, num_classes: NumClasses | None) -> None:
         """Change nothing yet.
 
         Args:
             sequence: The attached model and its tasks.
-            num_classes: Number of outputs of the task's head, if it asks for one.
+            num_classes: Numbers of outputs of the task's heads, if it asks for other than at attach.
         """
         self._sequence = sequence
         self._attached = sequence.attached
@@ -131,21 +132,23 @@ class TaskEntry:
         attached, outputs = self._attached, self._outputs()
         if attached.spec.heads.mode == "shared" and not first and self._num_classes is None:
             return []
-        if first and not self._resized and self._heads_have(outputs):
+        fit = have_outputs(attached.tensors, outputs)
+        if first and not self._resized and fit:
             return []
         self._resized = False
-        return heads.renew(attached.tensors, attached.graph.heads, outputs, attached.tied)
+        if not fit:
+            resize_heads(attached.tensors, outputs)
+        return renew(attached.tensors, attached.graph.heads, attached.tied)
 
     # ---------------------------------------------------------------- heads ahead of the task
     def resize_heads(self) -> None:
         """Give the heads the task's number of outputs ahead of `enter`, which draws their values."""
         outputs = self._outputs()
-        if self._resized or outputs is None or self._heads_have(outputs):
+        if self._resized or have_outputs(self._attached.tensors, outputs):
             return
         self.remember_tensors()
         self._resized = True
-        for name in self._head_parameters():
-            heads.resize(self._attached.tensors, name, outputs)
+        resize_heads(self._attached.tensors, outputs)
 
     def undo_resize(self) -> None:
         """Undo `resize_heads`."""
@@ -154,15 +157,6 @@ class TaskEntry:
         self._resized = False
         self.release()
 
-    def _outputs(self) -> int | None:
-        """Return the number of outputs that the task's head needs, None without one head layer."""
-        return self._num_classes if self._num_classes is not None else self._attached.num_classes
-
-    def _heads_have(self, outputs: int | None) -> bool:
-        tensors, axis_of = self._attached.tensors, heads.outputs_axis
-        return outputs is None or all(
-            tensors.tensor(name).shape[axis_of(tensors.model, name)] == outputs for name in self._head_parameters()
-        )
-
-    def _head_parameters(self) -> list[str]:
-        return [p.name for p in self._attached.policies if p.role == "head" and p.kind == "parameter"]
+    def _outputs(self) -> dict[str, int]:
+        """Return the number of outputs that each head needs, of those that can be resized."""
+        return requested_outputs(self._num_classes, self._attached)

@@ -7,7 +7,7 @@ from torch import Tensor
 from fgadahat_hooks.distributed.ranks import broadcast_from_first, check_equal
 from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.gates.attached_model import AttachedModel
-from fgadahat_hooks.gates.task_state import TaskId, TaskRecord, TaskState
+from fgadahat_hooks.gates.task_state import NumClasses, TaskId, TaskRecord, TaskState
 from fgadahat_hooks.protection.finite_check import not_finite
 
 _REMEDY = (
@@ -16,7 +16,7 @@ _REMEDY = (
 )
 
 
-def make_record(attached: AttachedModel, state: TaskState, task: TaskId, num_classes: int | None) -> TaskRecord:
+def make_record(attached: AttachedModel, state: TaskState, task: TaskId, num_classes: NumClasses | None) -> TaskRecord:
     """Return the record of a task that ends now; its importance is left to the callbacks.
 
     Args:

@@ -44,7 +44,8 @@ def _copy_attached(attached: AttachedModel) -> AttachedModel:
     context = next(iter(gates.values())).context if gates else copy.deepcopy(attached.gate_context)
     scratch = AttachedModel(model, attached.spec, gates, context, HookSet(), attached.graph, attached.policies)
     scratch.tensors = TaskTensors(model, attached.tensors.names)
-    scratch.initial, scratch.num_classes, scratch.traced = dict(attached.initial), attached.num_classes, True
+    scratch.tensors.class_counts = attached.tensors.class_counts
+    scratch.initial, scratch.outputs, scratch.traced = dict(attached.initial), dict(attached.outputs), True
     scratch.row_norms, scratch.begun = dict(attached.row_norms), attached.begun
     scratch.tied = {id(memo[tied]) for tied in attached.tied if tied in memo}
     return scratch

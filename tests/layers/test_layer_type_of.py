@@ -14,7 +14,7 @@ from fgadahat_hooks.layers import (
     layer_type_of,
     refusal_of,
 )
-from fgadahat_hooks.protection.heads import count_outputs
+from fgadahat_hooks.protection.head_outputs import count_outputs
 
 
 class MyLinear(nn.Linear):
@@ -102,5 +102,5 @@ def test_the_defaults_of_a_layer_type(monkeypatch: pytest.MonkeyPatch) -> None:
     OwnType().update_sizes(module)
     assert module.out_features == 5
     assert OwnType().reset_function(module) is None
-    assert count_outputs(nn.Sequential(module), ["0"]) is None
-    assert count_outputs(nn.Sequential(nn.Linear(2, 3)), ["0"]) == 3
+    assert count_outputs(nn.Sequential(module), ["0"]) == {}
+    assert count_outputs(nn.Sequential(nn.Linear(2, 3)), ["0"]) == {"0": 3}

@@ -5,31 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from fgadahat_hooks.graph.tracing.atom_units import AtomUnits
 from fgadahat_hooks.graph.tracing.layer_record import LayerRecord
 from fgadahat_hooks.graph.tracing.recorder import Recorder
-from fgadahat_hooks.graph.tracing.storage import equal, expand_along
 from fgadahat_hooks.graph.unit_graph import InputMap, Position, UnitGraph, UnitLayer
-
-
-def find_heads(recorder: Recorder, outputs: Sequence[Tensor]) -> list[str]:
-    """Return the layers whose units, in order, are the features of a tensor that the model returns."""
-    heads: list[str] = []
-    for tensor in outputs:
-        labels = recorder.store.get(tensor)
-        for record in recorder.records.values():
-            found = labels is not None and record.name not in heads and _is_output(recorder, record, tensor, labels)
-            if found and record.kind.inputs(record.module):  # an embedding is no head
-                heads.append(record.name)
-    return heads
-
-
-def _is_output(recorder: Recorder, record: LayerRecord, tensor: Tensor, labels: Tensor) -> bool:
-    atoms = recorder.atoms(record, "raw")
-    axes = {-1, 1 - tensor.dim()} if tensor.dim() > 1 else {-1} if tensor.dim() else set()
-    return any(labels.shape[axis] == len(atoms) and equal(labels, expand_along(atoms, tensor, axis)) for axis in axes)
 
 
 def build_unit_graph(recorder: Recorder, gated: Sequence[str], heads: Sequence[str], *, after_norm: bool) -> UnitGraph:
@@ -49,7 +29,7 @@ def build_unit_graph(recorder: Recorder, gated: Sequence[str], heads: Sequence[s
         offset += layers[name].units
     zeroed = zeroed_atoms(recorder, layers)
     regates = find_regates(recorder, layers, zeroed) if after_norm else {}
-    inputs = {n: input_map(recorder.records[n], zeroed) for n in recorder.order}
+    inputs = {n: input_map(recorder.records[n], zeroed) for n in dict.fromkeys([*recorder.order, *layers])}
     return UnitGraph(layers, inputs, tuple(heads), regates)
 
 

@@ -13,7 +13,9 @@ from fgadahat_hooks.graph.tracing.constant_tensors import ConstantTensors
 from fgadahat_hooks.graph.tracing.custom_forwards import CustomForwards
 from fgadahat_hooks.graph.tracing.labels import LIVE
 from fgadahat_hooks.graph.tracing.operation import Operation, is_foreign, plain_tensors
+from fgadahat_hooks.graph.tracing.origins import Origins
 from fgadahat_hooks.graph.tracing.output_labels import FACTORIES, output_labels
+from fgadahat_hooks.graph.tracing.output_layers import weight_names
 from fgadahat_hooks.graph.tracing.recorder import Recorder
 from fgadahat_hooks.graph.tracing.rule_registry import RuleContext
 from fgadahat_hooks.graph.tracing.storage import storage_key
@@ -39,6 +41,7 @@ class LabelMode(TorchDispatchMode):
         self._model = model
         self.stack: list[str] = []
         self.constants = ConstantTensors(model)
+        self.origins = Origins(weight_names(model, recorder), model.buffers())
         self.uses = WeightUses(recorder, self.stack)
         self.custom = CustomForwards(recorder, self.uses.owner)
         self._batch_norms = {name: module for name, module in model.named_modules() if is_batch_norm(module)}
@@ -49,6 +52,7 @@ class LabelMode(TorchDispatchMode):
         if is_foreign(func):
             out = func(*args, **kwargs)
             self._distrust((args, kwargs))
+            self.origins.follow_foreign(str(func), plain_tensors((args, kwargs)), plain_tensors(out))
             return out
         if torch.is_inference_mode_enabled():
             with self:  # inference mode does not decompose composite operations itself
@@ -67,6 +71,7 @@ class LabelMode(TorchDispatchMode):
         return out
 
     def _record(self, op: Operation) -> None:
+        self.origins.follow(op)
         if op.is_view:
             return
         if not self._record_norm(op):

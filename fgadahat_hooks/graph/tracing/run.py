@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fgadahat_hooks.errors import TraceError
-from fgadahat_hooks.graph.tracing.build_graph import find_heads
 from fgadahat_hooks.graph.tracing.custom_forwards import has_own_forward
 from fgadahat_hooks.graph.tracing.dispatch_mode import LabelMode, is_batch_norm
 from fgadahat_hooks.graph.tracing.execution_paths import PathRecorder, path_modules
@@ -25,24 +24,14 @@ from fgadahat_hooks.graph.tracing.forward import (
     run_example,
 )
 from fgadahat_hooks.graph.tracing.layer_record import LayerRecord
+from fgadahat_hooks.graph.tracing.operation import plain_tensors
+from fgadahat_hooks.graph.tracing.origins import Origins
+from fgadahat_hooks.graph.tracing.output_layers import OutputLayers, find_output_layers, weight_names
 from fgadahat_hooks.graph.tracing.recorder import Recorder
 from fgadahat_hooks.graph.tracing.storage import is_plain
 from fgadahat_hooks.graph.tracing.training_mode import preserve_evaluation_records, training_mode, unused_layers
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.progress import Bar, progress
-
-
-@dataclass(frozen=True)
-class OutputLayers:
-    """The layers that give a model's output.
-
-    Attributes:
-        heads: All of them, by name.
-        auxiliary: The layers that only a forward in training mode used, heads or not.
-    """
-
-    heads: list[str]
-    auxiliary: list[str]
 
 
 def record_forwards(
@@ -89,15 +78,16 @@ class _Forwards:
     def run(self, training: bool) -> OutputLayers:
         """Run in evaluation mode, for unused layers in training mode too, and both once more if tensors are held."""
         recorder = self.mode.recorder
-        heads = self._evaluate()
+        found = self._evaluate()
         unused = unused_layers(recorder) if training else []
         if unused:
             self.bar.restart(f"{self.label} in training mode")
-        training_heads = self._train() if unused else []
+        training_heads = self._train().heads if unused else ()
         if recorder.store.held_storages():
             self._run_again(with_training=bool(unused))
-        auxiliary = [name for name in unused if recorder.records[name].reached]
-        return OutputLayers([*heads, *(name for name in training_heads if name in auxiliary)], auxiliary)
+        auxiliary = tuple(name for name in unused if recorder.records[name].reached)
+        heads = (*found.heads, *(name for name in training_heads if name in auxiliary))
+        return replace(found, heads=heads, auxiliary=auxiliary)
 
     def _run_again(self, with_training: bool) -> None:
         """Run once more with the tensors live that outlived the first forwards."""
@@ -109,24 +99,25 @@ class _Forwards:
         if with_training:
             self._train()
 
-    def _evaluate(self) -> list[str]:
-        """Run one forward in the model's present mode; return the heads."""
+    def _evaluate(self) -> OutputLayers:
+        """Run one forward in the model's present mode; return what gives the output."""
         recorder = self.mode.recorder
         inputs = copy_inputs(self.example_inputs)
+        origins = self.mode.origins = Origins(weight_names(self.model, recorder), self.model.buffers())
         recorder.paths.begin(self.model.training)
         with self.mode:
             output = run_example(self.model, inputs)
         outputs = [t for t in output_tensors(output) if is_plain(t)]
         for tensor in outputs:
             recorder.record_read(tensor, None)
-        return find_heads(recorder, outputs)
+        return find_output_layers(recorder, origins, self.model, outputs)
 
-    def _train(self) -> list[str]:
+    def _train(self) -> OutputLayers:
         """Return the heads of a forward in training mode; none if it cannot run on inputs for evaluation."""
         self.mode.stack.clear()
         with training_mode(self.model), preserve_evaluation_records(self.mode.recorder), suppress(TraceError):
             return self._evaluate()
-        return []
+        return OutputLayers()
 
 
 # ------------------------------------------------------------------ hooks
@@ -163,8 +154,10 @@ def _follow(hooks: HookSet, mode: LabelMode, name: str, module: nn.Module) -> No
     record = mode.recorder.records.get(name)
     custom = record is not None and has_own_forward(module, record.kind.own_class(module))
 
-    def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
+    def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
         mode.stack.append(name)
+        if record is not None:
+            mode.origins.read_by_layer(plain_tensors(args))
         if custom and record is not None:
             mode.custom.enter(record)
 
@@ -187,6 +180,7 @@ def _record_layer_output(mode: LabelMode, record: LayerRecord, output: Any, cust
     if custom:
         output = mode.custom.leave(record, output)
     mode.recorder.record_output(record, output)
+    mode.origins.put_layer(output, record.name)
     return output if custom else None
 
 

@@ -1,0 +1,83 @@
+"""Target layers that the example forward did not reach: passed over, or gated already if other inputs may take them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from fgadahat_hooks.errors import UnreachedLayerError
+from fgadahat_hooks.graph.tracing.layer_record import LayerRecord
+from fgadahat_hooks.graph.tracing.recorder import Recorder
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)")
+NOT_USED = "not used by the example inputs"
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """The targets that no traced forward reached.
+
+    Attributes:
+        passed_over: Those that get no gate, with the reason.
+        unseen: Those that get one although no forward has shown it: experts that the example did not choose.
+    """
+
+    passed_over: dict[str, str] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+
+
+def sort_unreached(recorder: Recorder, gated: Sequence[str], explicit: Collection[str]) -> Unreached:
+    """Tell what to do with the targets that no forward reached.
+
+    A layer that no forward used, beside a layer of the same place in a neighbour that was used (`experts.0.up`,
+    `experts.1.up`), belongs to a model that chooses its way, and will be reached by other inputs.
+
+    Args:
+        recorder: The record of the forwards.
+        gated: The targets, heads left out.
+        explicit: Names that the spec gives in full: it must be possible to gate them.
+
+    Raises:
+        UnreachedLayerError: A layer that the spec names was not reached.
+    """
+    missing = [recorder.records[name] for name in gated if not recorder.records[name].reached]
+    reached = {_place(name) for name, record in recorder.records.items() if record.reached}
+    unseen = [r.name for r in missing if not _was_used(r) and _NUMBER.search(r.name) and _place(r.name) in reached]
+    rest = [record for record in missing if record.name not in unseen]
+    _refuse([record for record in rest if record.name in explicit])
+    return Unreached({record.name: _reason(record) for record in rest}, tuple(unseen))
+
+
+def _place(name: str) -> str:
+    """Return a name without its numbers: layers of one place in neighbouring blocks have the same."""
+    return _NUMBER.sub("#", name)
+
+
+def _was_used(record: LayerRecord) -> bool:
+    return record.called or record.inputs is not None or bool(record.functional_users)
+
+
+def _reason(record: LayerRecord) -> str:
+    return next(_reasons([record]), NOT_USED)
+
+
+def _reasons(records: Sequence[LayerRecord]) -> Iterator[str]:
+    """Yield why gates cannot act on layers: outputs of an unexpected shape, and mixed weights."""
+    for record in records:
+        if record.unsupported_output:
+            yield record.unsupported_output
+        elif record.mixed_weight:
+            yield f"the weight of '{record.name}' is used only after it was transformed"
+
+
+def _refuse(missing: Sequence[LayerRecord]) -> None:
+    if not missing:
+        return
+    names, it = ", ".join(f"'{r.name}'" for r in missing), "it" if len(missing) == 1 else "them"
+    reasons = "; ".join(_reasons(missing))
+    why = f" ({reasons})" if reasons else ""
+    raise UnreachedLayerError(
+        f"The forward never used {names} on the example inputs, in evaluation or training mode, in a way that a gate "
+        f"could act on{why}. Add {it} to gates.exclude, or pass example_inputs that reach {it}."
+    )
