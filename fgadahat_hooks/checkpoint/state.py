@@ -19,6 +19,7 @@ from fgadahat_hooks.checkpoint.problems import SHOWN, listed
 from fgadahat_hooks.checkpoint.state_differences import differences, outputs_at_attach
 from fgadahat_hooks.checkpoint.state_form import form_problems
 from fgadahat_hooks.errors import BadCallError, NoTaskError, StateMismatchError, TaskRunningError
+from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import STATE_VERSION, InterruptedTask, TaskRecord, TaskState
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
@@ -47,7 +48,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "version": STATE_VERSION,
         "spec": _spec(sequence),
         "layers": [{"name": name, "units": layer.units} for name, layer in attached.graph.layers.items()],
-        "num_classes": dict(attached.outputs),
+        "num_classes": _outputs(attached),
         "initial": dict(attached.initial),
         "tasks": [{"id": task, **_task(record)} for task, record in finished.records.items()],
         "summed_importance": dict(finished.summed_importance),
@@ -58,6 +59,13 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
         **({"begun": True} if attached.begun and not finished.records and running is None else {}),
     }
+
+
+def _outputs(attached: AttachedModel) -> int | dict[str, int] | None:
+    """Return the outputs at attach: one number if all heads have it, as earlier releases wrote."""
+    numbers = set(attached.outputs.values())
+    alike = len(numbers) == 1 and len(attached.outputs) == len(attached.graph.heads)
+    return numbers.pop() if alike else dict(attached.outputs) or None
 
 
 def _spec(sequence: TaskSequence) -> dict[str, Any]:

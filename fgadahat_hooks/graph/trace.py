@@ -63,19 +63,17 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     _check_no_lazy_parameters(model)
     recorder = _new_recorder(model, set(request.targets))
     found = record_forwards(model, example_inputs, recorder)
-    if request.heads is None:
-        _check_heads_found(found)
-    heads = list(found.heads if request.heads is None else request.heads)
-    parameters = found.parameters if request.heads is None else ()
-    gated = [name for name in request.targets if name not in heads and f"{name}.weight" not in parameters]
-    _check_any_gated(gated, heads, Unreached())
-    unreached = sort_unreached(recorder, gated, request.explicit)
-    gated = [name for name in gated if name not in unreached.passed_over]
+    found = _heads(found, request)
+    gated = [n for n in request.targets if n not in found.heads and f"{n}.weight" not in found.parameters]
+    _check_any_gated(gated, found.heads, Unreached())
+    unreached = sort_unreached(recorder, model, gated, found.heads, request.explicit)
+    heads = [*found.heads, *unreached.heads]
+    gated = [name for name in gated if name not in {*unreached.passed_over, *unreached.heads}]
     _check_any_gated(gated, heads, unreached)
     graph = build_unit_graph(recorder, gated, heads, after_norm=request.after_norm)
     return replace(
         graph,
-        head_parameters=parameters,
+        head_parameters=found.parameters,
         passed_over=unreached.passed_over,
         unseen=unreached.unseen,
         auxiliary=tuple(name for name in heads if name in found.auxiliary),
@@ -103,6 +101,14 @@ def trace_again(model: nn.Module, inputs: ExampleInputs, graph: UnitGraph) -> tu
 def _new_recorder(model: nn.Module, targets: set[str]) -> Recorder:
     layers = {n: (m, kind) for n, (m, kind) in known_layers(model).items() if n in targets or not is_embedding(m)}
     return Recorder(layers, targets, norm_channels(model))
+
+
+def _heads(found: OutputLayers, request: TraceRequest) -> OutputLayers:
+    """Return what gives the outputs: what the spec names, or else what was found."""
+    if request.heads is not None:
+        return replace(found, heads=tuple(request.heads), parameters=())
+    _check_heads_found(found)
+    return found
 
 
 # ------------------------------------------------------------------ checks

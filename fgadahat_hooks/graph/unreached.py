@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from fgadahat_hooks.errors import UnreachedLayerError
 from fgadahat_hooks.graph.tracing.layer_record import LayerRecord
 from fgadahat_hooks.graph.tracing.recorder import Recorder
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)|^\d+(?=\.)")
 NOT_USED = "not used by the example inputs"
 
 
@@ -21,37 +21,55 @@ class Unreached:
     Attributes:
         passed_over: Those that get no gate, with the reason.
         unseen: Those that get one although no forward has shown it: experts that the example did not choose.
+        heads: Those that are heads beside one that was used: a model with a head for each task.
     """
 
     passed_over: dict[str, str] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
-def sort_unreached(recorder: Recorder, gated: Sequence[str], explicit: Collection[str]) -> Unreached:
+def sort_unreached(
+    recorder: Recorder, model: nn.Module, gated: Sequence[str], heads: Sequence[str], explicit: Collection[str]
+) -> Unreached:
     """Tell what to do with the targets that no forward reached.
 
-    A layer that no forward used, beside a layer of the same place in a neighbour that was used (`experts.0.up`,
-    `experts.1.up`), belongs to a model that chooses its way, and will be reached by other inputs.
+    A layer that no forward used, beside a layer of the same place in a `ModuleList` or `ModuleDict` that was used
+    (`experts.0.up`, `experts.1.up`), belongs to a model that chooses its way, and will be reached by other inputs.
 
     Args:
         recorder: The record of the forwards.
+        model: The model.
         gated: The targets, heads left out.
+        heads: The heads that were used.
         explicit: Names that the spec gives in full: it must be possible to gate them.
 
     Raises:
         UnreachedLayerError: A layer that the spec names was not reached.
     """
     missing = [recorder.records[name] for name in gated if not recorder.records[name].reached]
-    reached = {_place(name) for name, record in recorder.records.items() if record.reached}
-    unseen = [r.name for r in missing if not _was_used(r) and _NUMBER.search(r.name) and _place(r.name) in reached]
-    rest = [record for record in missing if record.name not in unseen]
+    reached = [name for name, record in recorder.records.items() if record.reached]
+    beside = _in_places_of(model, reached, [record.name for record in missing if not _was_used(record)])
+    more = _in_places_of(model, heads, beside)
+    rest = [record for record in missing if record.name not in beside]
     _refuse([record for record in rest if record.name in explicit])
-    return Unreached({record.name: _reason(record) for record in rest}, tuple(unseen))
+    passed_over = {record.name: _reason(record) for record in rest}
+    return Unreached(passed_over, tuple(name for name in beside if name not in more), more)
 
 
-def _place(name: str) -> str:
-    """Return a name without its numbers: layers of one place in neighbouring blocks have the same."""
-    return _NUMBER.sub("#", name)
+def _in_places_of(model: nn.Module, known: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the names that are in the place of a known one, in a neighbour."""
+    places = {_place(model, name) for name in known}
+    return tuple(name for name in names if _place(model, name) in places)
+
+
+def _place(model: nn.Module, name: str) -> str:
+    """Return a name without its keys in lists and dicts of modules: neighbours' layers of one place have the same."""
+    place, module = [], model
+    for part in name.split("."):
+        place.append("#" if isinstance(module, nn.ModuleList | nn.ModuleDict) else part)
+        module = module.get_submodule(part)
+    return ".".join(place)
 
 
 def _was_used(record: LayerRecord) -> bool:

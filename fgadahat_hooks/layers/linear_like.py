@@ -13,6 +13,10 @@ from fgadahat_hooks.layers.linear import LinearType
 _SIZES = (("out_features", "in_features"), ("out_channels", "in_channels"))
 
 
+def _sizes(module: nn.Module) -> list[tuple[object, object]]:
+    return [(getattr(module, out, None), getattr(module, into, None)) for out, into in _SIZES]
+
+
 class LinearLikeType(LinearType):
     """A layer that looks like `nn.Linear` and is none: that of torch_geometric, for one.
 
@@ -33,7 +37,7 @@ class LinearLikeType(LinearType):
             return False
         if bias is not None and (is_lazy(bias) or tuple(bias.shape) != (weight.shape[0],)):
             return False
-        return any((getattr(module, a, None), getattr(module, b, None)) == tuple(weight.shape) for a, b in _SIZES)
+        return tuple(weight.shape) in _sizes(module)
 
     def own_class(self, module: nn.Module) -> type[nn.Module]:
         """Return `nn.Linear`, so that the module's forward counts as one of its own."""

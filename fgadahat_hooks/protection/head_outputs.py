@@ -128,7 +128,7 @@ def have_outputs(tensors: TaskTensors, outputs: Mapping[str, int]) -> bool:
 
 
 def resize_heads(tensors: TaskTensors, outputs: Mapping[str, int] = MappingProxyType({})) -> None:
-    """Give heads other numbers of outputs; values are drawn from the spread of the ones before."""
+    """Give heads other numbers of outputs; their rows are those of before, over again, until values are drawn."""
     for head, count in outputs.items():
         module = tensors.model.get_submodule(head)
         for local in [n for n in ("weight", "bias") if module._parameters.get(n) is not None]:
@@ -141,7 +141,5 @@ def resize(tensors: TaskTensors, name: str, count: int) -> None:
     if axis is None or live.shape[axis] == count:
         tensors.set(name, live.clone())
         return
-    shape = list(live.shape)
-    shape[axis] = count
-    std = float(live.float().std(correction=0)) if live.numel() else 0.0
-    tensors.set(name, torch.randn(shape, device=live.device, dtype=live.dtype) * std)
+    rows = torch.arange(count, device=live.device) % live.shape[axis]
+    tensors.set(name, live.index_select(axis, rows))

@@ -77,7 +77,7 @@ def _draw_reparametrized(module: nn.Module, kind: LayerType) -> None:
     weight, bias = _plain_values(module, kind)
     with torch.no_grad():
         if bias is not None and module._parameters.get("bias") is not None:
-            module._parameters["bias"].copy_(bias)
+            cast("nn.Parameter", module._parameters["bias"]).copy_(bias)
         _set_weight(module, weight)
 
 
@@ -99,7 +99,7 @@ def _set_weight(module: nn.Module, weight: Tensor) -> None:
     """Set the parameters that make the weight, so that it is this one, or as near as its form allows."""
     own = module._parameters
     if parametrize.is_parametrized(module, "weight"):
-        module.weight = weight  # type: ignore[assignment]  # by the parametrization's own inverse
+        module.weight = weight  # by the parametrization's own inverse
     elif own.get("weight_v") is not None and own.get("weight_g") is not None:
         _set_normed(cast("nn.Parameter", own["weight_g"]), cast("nn.Parameter", own["weight_v"]), weight)
     elif own.get("weight_orig") is not None:  # spectral normalisation and pruning of torch.nn.utils

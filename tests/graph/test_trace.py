@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fgadahat_hooks.errors import HeadNotFoundError, TraceError, UnreachedLayerError
+from fgadahat_hooks.errors import HeadNotFoundError, NoMatchError, TraceError, UnreachedLayerError
 from fgadahat_hooks.graph.gateable import gateable_layers
 from fgadahat_hooks.graph.trace import ExampleInputs, TraceRequest, trace
 from fgadahat_hooks.graph.unit_graph import UnitGraph
@@ -174,17 +174,21 @@ def test_a_dense_map_as_output() -> None:
     assert graph_of(model, torch.randn(2, 3, 8, 8)).heads == ("2",)
 
 
-@pytest.mark.parametrize("end", [nn.LogSoftmax(-1), nn.Softmax(-1), nn.Sigmoid(), nn.LayerNorm(3)])
-def test_an_unfound_head_names_the_last_layer(end: nn.Module) -> None:
-    model = Ending(end)
-    with pytest.raises(HeadNotFoundError, match=r"last layer used was 'head': .*heads\.names: \['head'\]"):
+@pytest.mark.parametrize("end", [nn.LogSoftmax(-1), nn.Softmax(-1), nn.Sigmoid()])
+def test_a_head_behind_what_keeps_the_meaning_of_units(end: nn.Module) -> None:
+    assert graph_of(Ending(end), torch.randn(VECTOR)).heads == ("head",)
+
+
+def test_an_unfound_head_names_the_way_to_the_output() -> None:
+    model = Ending(nn.LayerNorm(3))
+    with pytest.raises(HeadNotFoundError, match=r"'head' > native_layer_norm\. If 'head' .*heads\.names: \['head'\]"):
         graph_of(model, torch.randn(VECTOR))
     graph = graph_of(model, torch.randn(VECTOR), ["head"])
     assert (graph.heads, list(graph.layers)) == (("head",), ["a", "b"])
 
 
 def test_a_model_without_any_layer_has_no_head() -> None:
-    with pytest.raises(HeadNotFoundError, match=r"For a model without a head, set heads\.names: \[\]"):
+    with pytest.raises(HeadNotFoundError, match=r"for a model without a head, set heads\.names: \[\]"):
         graph_of(nn.Sequential(nn.ReLU()), torch.randn(VECTOR))
 
 
@@ -203,10 +207,20 @@ class Branch(Vector):
         return out
 
 
-def test_a_branch_that_the_example_does_not_take() -> None:
-    with pytest.raises(UnreachedLayerError, match=r"never used 'b' on the example inputs.*Add it to gates\.exclude"):
-        graph_of(Branch(), -torch.ones(VECTOR))
+def named(model: nn.Module, inputs: ExampleInputs, *names: str) -> UnitGraph:
+    """Trace with targets that the spec names in full."""
+    return trace(model, inputs, TraceRequest(list(names), explicit=frozenset(names)))
+
+
+def test_a_branch_that_the_example_does_not_take_is_passed_over() -> None:
+    graph = graph_of(Branch(), -torch.ones(VECTOR))
+    assert (list(graph.layers), dict(graph.passed_over)) == (["a"], {"b": "not used by the example inputs"})
     assert list(graph_of(Branch(), torch.ones(VECTOR)).layers) == ["a", "b"]
+
+
+def test_a_branch_that_the_spec_names_and_the_example_does_not_take() -> None:
+    with pytest.raises(UnreachedLayerError, match=r"never used 'b' on the example inputs.*Add it to gates\.exclude"):
+        named(Branch(), -torch.ones(VECTOR), "a", "b")
 
 
 def test_several_unreached_layers() -> None:
@@ -215,6 +229,8 @@ def test_several_unreached_layers() -> None:
             return self.end(x.repeat(1, 2))
 
     with pytest.raises(UnreachedLayerError, match=r"'a', 'b' .*Add them to gates\.exclude"):
+        named(Model(), torch.ones(VECTOR), "a", "b")
+    with pytest.raises(NoMatchError, match=r"is a head \('head'\), or cannot be gated \('a': not used by"):
         graph_of(Model(), torch.ones(VECTOR))
 
 
@@ -224,8 +240,10 @@ def test_a_weight_that_is_only_used_transformed() -> None:
             out: Tensor = self.head(F.linear(self.a(x), F.normalize(self.b.weight)))
             return out
 
-    with pytest.raises(UnreachedLayerError, match=r"the weight of 'b' is used only after it was transformed"):
-        graph_of(Model(), torch.ones(VECTOR))
+    reason = "the weight of 'b' is used only after it was transformed"
+    with pytest.raises(UnreachedLayerError, match=reason):
+        named(Model(), torch.ones(VECTOR), "a", "b")
+    assert graph_of(Model(), torch.ones(VECTOR)).passed_over == {"b": reason}
 
 
 def test_a_layer_whose_output_is_no_tensor() -> None:
@@ -243,4 +261,26 @@ def test_a_layer_whose_output_is_no_tensor() -> None:
             return out
 
     with pytest.raises(UnreachedLayerError, match=r"'a' puts out tuple with no axis -1 of 8 units"):
-        graph_of(Model(), torch.ones(VECTOR))
+        named(Model(), torch.ones(VECTOR), "a", "b")
+
+
+class Choosing(nn.Module):
+    """A router's experts and a head for each task: the inputs choose which of them run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(4, 8), nn.ReLU()) for _ in range(3))
+        self.heads = nn.ModuleDict({"cats": nn.Linear(8, 2), "dogs": nn.Linear(8, 2)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.heads["dogs" if float(x[0, 0]) > 0 else "cats"](self.experts[int(x[0, 1])](x))
+        return out
+
+
+def test_experts_and_heads_that_other_inputs_choose() -> None:
+    graph = graph_of(Choosing(), torch.ones(VECTOR))
+    assert (set(graph.heads), set(graph.layers)) == (
+        {"heads.dogs", "heads.cats"}, {"experts.0.0", "experts.1.0", "experts.2.0"},
+    )  # fmt: skip
+    assert (set(graph.unseen), dict(graph.passed_over)) == ({"experts.0.0", "experts.2.0"}, {})
+    assert graph.inputs["experts.0.0"].live.all()

@@ -111,7 +111,7 @@ ATTACH: list[CallCase] = [
     CallCase(
         "layer_is_never_reached",
         "plain",
-        lambda w: fh.attach(w.model, {}, torch.ones(2, 4)),
+        lambda w: fh.attach(w.model, {"gates": {"targets": ["body.0", "spare"]}}, torch.ones(2, 4)),
         errors.UnreachedLayerError,
         (
             "The forward never used 'spare' on the example inputs, in evaluation or training mode, in a way that a "

@@ -99,13 +99,14 @@ TASKS: list[CallCase] = [
         "Expected `num_classes` to be a whole number of at least 1, but got True.",
     ),
     CallCase(
-        "num_classes_without_one_head",
+        "num_classes_of_unlike_heads",
         "plain",
         lambda w: run_task(two_heads(), "birds", num_classes=4),
         errors.BadCallError,
         (
-            "Expected a model with one linear or convolutional head, not grouped, for num_classes=4, but its heads "
-            "are: 'left' (Linear), 'right' (Linear). Leave num_classes out, or name one layer in heads.names."
+            "Expected heads of equally many outputs for num_classes=4, but they have {'left': 3, 'right': 2}, and "
+            "which of them count classes cannot be told. Give the number of outputs of those that do: "
+            "num_classes={'left': 4}; the others keep theirs."
         ),
     ),
     CallCase(

@@ -185,6 +185,11 @@ def describe(example_inputs: ExampleInputs) -> str:
 
 def output_tensors(output: Any) -> list[Tensor]:
     """Return the floating-point tensors in a model's output, of any structure, in order."""
+    return [t for t in all_output_tensors(output) if t.is_floating_point()]
+
+
+def all_output_tensors(output: Any) -> list[Tensor]:
+    """Return the tensors in a model's output, those of indices included."""
     found: list[Tensor] = []
     _collect(output, found, set())
     return found
@@ -192,7 +197,7 @@ def output_tensors(output: Any) -> list[Tensor]:
 
 def _collect(output: Any, found: list[Tensor], seen: set[int]) -> None:
     if isinstance(output, Tensor):
-        found += [output] if output.is_floating_point() else []
+        found.append(output)
         return
     if isinstance(output, nn.Module | type) or id(output) in seen:
         return

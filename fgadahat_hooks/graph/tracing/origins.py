@@ -138,13 +138,17 @@ class Origins:
         if not data:
             return _joined(weights, ()) if weights else CONSTANT
         if weights and reads_weights:
-            for origin in data:
-                self._read(origin)
-            names = frozenset().union(*(origin.layers for origin in weights))
-            return Origin(names, trail=(" and ".join(f"'{n}'" for n in sorted(names)[:2]),))
+            return self._layer_output(data, weights)
         kept = self._drop_cut(data)
         joined = _joined(kept, (*max((origin.trail for origin in kept), key=len), name))
         return replace(joined, clean=joined.clean and name not in _MIXES)
+
+    def _layer_output(self, data: list[Origin], weights: list[Origin]) -> Origin:
+        """Return the origin of what weights make of data, which they have read."""
+        for origin in data:
+            self._read(origin)
+        names = _layers_of(weights)
+        return Origin(names, trail=(" and ".join(f"'{name}'" for name in sorted(names)[:2]),))
 
     def _drop_cut(self, data: list[Origin]) -> list[Origin]:
         """Let the ways end that are cut, if others go on: indices by which a feature map is read."""
@@ -168,12 +172,16 @@ class Origins:
 def _joined(origins: list[Origin], trail: tuple[str, ...]) -> Origin:
     """Return the origin of a tensor that several reach."""
     return Origin(
-        frozenset().union(*(origin.layers for origin in origins)),
+        _layers_of(origins),
         all(origin.clean for origin in origins),
         any(origin.cut for origin in origins),
         any(origin.data for origin in origins),
         trail[-_TRAIL:],
     )
+
+
+def _layers_of(origins: Iterable[Origin]) -> frozenset[str]:
+    return frozenset[str]().union(*(origin.layers for origin in origins))
 
 
 def _tensors(tree: object) -> list[Tensor]:

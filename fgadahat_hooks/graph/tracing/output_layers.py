@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from fgadahat_hooks.graph.tracing.origins import Origin, Origins
 from fgadahat_hooks.graph.tracing.recorder import Recorder
 from fgadahat_hooks.graph.tracing.storage import is_plain, storage_key
-from fgadahat_hooks.layers import class_type_of
+from fgadahat_hooks.layers import class_type_of, layer_type_of
 
 _PARAMETRIZED = ".parametrizations."
 
@@ -43,10 +43,10 @@ def weight_names(model: nn.Module, recorder: Recorder) -> Callable[[Tensor, bool
         key = storage_key(t)
         owner = recorder.weight_owners.get(key)
         if owner is None:
-            return bare.get(key)
-        record = recorder.records[owner]
-        is_table = record.kind.inputs(record.module) == 0
-        return f"{owner}.weight" if is_table and not lookup else owner
+            return None if lookup else bare.get(key)
+        if _is_table(recorder, owner):
+            return owner if lookup else f"{owner}.weight"
+        return None if lookup else owner  # rows of a tied head
 
     return name_of
 
@@ -70,6 +70,9 @@ def _lifted(name: str, modules: dict[str, nn.Module]) -> str:
     """Return the module that a matrix stands for: its layer if that is reparametrized, or a module of its own."""
     owner = name.partition(_PARAMETRIZED)[0] if _PARAMETRIZED in name else name.rpartition(".")[0]
     module = modules[owner]
+    kind = layer_type_of(module)
+    if kind is not None and kind.inputs(module) == 0:  # a table, whose rows are looked up too: not drawn for a task
+        return name
     whole = owner and (class_type_of(module) is not None or next(module.children(), None) is None)
     return owner if whole else name
 

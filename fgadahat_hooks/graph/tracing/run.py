@@ -18,6 +18,7 @@ from fgadahat_hooks.graph.tracing.dispatch_mode import LabelMode, is_batch_norm
 from fgadahat_hooks.graph.tracing.execution_paths import PathRecorder, path_modules
 from fgadahat_hooks.graph.tracing.forward import (
     ExampleInputs,
+    all_output_tensors,
     copy_inputs,
     isolated_evaluation,
     output_tensors,
@@ -110,7 +111,8 @@ class _Forwards:
         outputs = [t for t in output_tensors(output) if is_plain(t)]
         for tensor in outputs:
             recorder.record_read(tensor, None)
-        return find_output_layers(recorder, origins, self.model, outputs)
+        every = [t for t in all_output_tensors(output) if is_plain(t)]
+        return find_output_layers(recorder, origins, self.model, every)
 
     def _train(self) -> OutputLayers:
         """Return the heads of a forward in training mode; none if it cannot run on inputs for evaluation."""

@@ -88,7 +88,7 @@ def test_raw_output_that_is_returned_is_gated_as_it_is() -> None:
 
     model = Model().eval()
     assert trace(model, torch.randn(IMAGE), TraceRequest(["a", "b"], ["head"])).layers["a"].position == "output"
-    assert trace(model, torch.randn(IMAGE), TraceRequest(["a", "b"])).heads == ("head", "a")
+    assert trace(model, torch.randn(IMAGE), TraceRequest(["a", "b"])).heads == ("head",)
 
 
 # ------------------------------------------------------------------ which units feed which inputs
