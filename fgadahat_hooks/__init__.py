@@ -33,7 +33,7 @@ from fgadahat_hooks.spec.files import dump_spec, json_schema, load_spec
 from fgadahat_hooks.spec.presets import preset
 from fgadahat_hooks.tasks.forgetting import ForgetReport
 from fgadahat_hooks.tasks.task import Task
-from fgadahat_hooks.verify import VerifyReport
+from fgadahat_hooks.verify import AuditReport, VerifyReport
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ _fill_registry()
 
 __all__ = [
     "AttachSpec",
+    "AuditReport",
     "Callback",
     "ExportReport",
     "FgadahatError",

@@ -34,6 +34,7 @@ FgadahatError
 ├── ExportError (RuntimeError)            a task cannot be exported as it is
 ├── WeightsChangedError (RuntimeError)    what finished tasks read was changed, and cannot be put back
 ├── LeakError (RuntimeError)              `verify` changed the logits of a finished task
+├── AuditError (RuntimeError)             a finished task has not the bits that were certified
 └── MissingDependencyError (ImportError)  an optional package is not installed
 
 LearningWarning (UserWarning)             a task has too little room, or may not have learnt
@@ -212,6 +213,10 @@ class WeightsChangedError(FgadahatError, RuntimeError):
 
 class LeakError(FgadahatError, RuntimeError):
     """The logits of a finished task changed."""
+
+
+class AuditError(FgadahatError, RuntimeError):
+    """A finished task has not the bits that were certified."""
 
 
 class MissingDependencyError(FgadahatError, ImportError):

@@ -27,6 +27,7 @@ NAMES = (
 """Names promised at the root of the package."""
 
 ALSO = (
+    "AuditReport",
     "ExportReport",
     "FgadahatError",
     "ForgetReport",

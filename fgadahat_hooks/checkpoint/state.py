@@ -21,6 +21,7 @@ from fgadahat_hooks.checkpoint.state_form import form_problems
 from fgadahat_hooks.errors import BadCallError, NoTaskError, StateMismatchError, TaskRunningError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import STATE_VERSION, InterruptedTask, TaskRecord, TaskState
+from fgadahat_hooks.tasks.certificate import from_plain
 from fgadahat_hooks.tasks.sequence import TaskSequence
 
 FORMAT = "fgadahat_hooks.session"
@@ -57,6 +58,7 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "running": None if running is None else _without_callbacks(running),
         **dump_paths(sequence),
         **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
+        **({} if sequence.certificate is None else {"certificate": sequence.certificate.to_plain()}),
         **({"begun": True} if attached.begun and not finished.records and running is None else {}),
     }
 
@@ -142,6 +144,8 @@ def load_state(sequence: TaskSequence, state: Any) -> None:
     running = state["running"]
     _load_callbacks(sequence, state["callbacks"])
     sequence.state = TaskState(records, dict(state["summed_importance"]), list(state["frozen"]))
+    certificate = state.get("certificate")
+    sequence.certificate = None if certificate is None else from_plain(certificate)
     sequence.attached.initial |= state["initial"]
     sequence.attached.outputs = outputs_at_attach(sequence.attached, state["num_classes"])
     sequence.attached.row_norms |= state.get("row_norms", {})

@@ -64,6 +64,18 @@ class _ExecutionPaths(_Part):
     whole: list[str]
 
 
+class _CertifiedTask(_Part):
+    id: _Id
+    outputs: dict[str, str]
+    tensors: dict[str, str]
+
+
+class _Certificate(_Part):
+    inputs: Any
+    environment: dict[str, str]
+    tasks: list[_CertifiedTask]
+
+
 class _State(_Part):
     format: str
     version: int
@@ -78,6 +90,7 @@ class _State(_Part):
     running: _Running | None
     row_norms: _Tensors = Field(default_factory=dict)  # nor these
     begun: bool = False
+    certificate: _Certificate | None = None
     ways: _ExecutionPaths | None = None  # the key that saved files have
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fgadahat_hooks.cli.audit import audit
 from fgadahat_hooks.cli.convert import convert
 from fgadahat_hooks.cli.errors import ErrorReportingGroup
 from fgadahat_hooks.cli.inspect import inspect
@@ -46,5 +47,5 @@ def root(
     """
 
 
-for command in (schema, validate, plan, inspect, report, convert):
+for command in (schema, validate, plan, inspect, report, audit, convert):
     app.command()(command)

@@ -48,13 +48,18 @@ def sort_unreached(
         UnreachedLayerError: A layer that the spec names was not reached.
     """
     missing = [recorder.records[name] for name in gated if not recorder.records[name].reached]
-    reached = [name for name, record in recorder.records.items() if record.reached]
-    beside = _in_places_of(model, reached, [record.name for record in missing if not _was_used(record)])
+    beside = _beside_used_ones(recorder, model, missing)
     more = _in_places_of(model, heads, beside)
     rest = [record for record in missing if record.name not in beside]
     _refuse([record for record in rest if record.name in explicit])
     passed_over = {record.name: _reason(record) for record in rest}
     return Unreached(passed_over, tuple(name for name in beside if name not in more), more)
+
+
+def _beside_used_ones(recorder: Recorder, model: nn.Module, missing: Iterable[LayerRecord]) -> tuple[str, ...]:
+    """Return the layers that no forward used, and whose neighbours were."""
+    reached = [name for name, record in recorder.records.items() if record.reached]
+    return _in_places_of(model, reached, [record.name for record in missing if not _was_used(record)])
 
 
 def _in_places_of(model: nn.Module, known: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fgadahat_hooks.checkpoint.state import dump_state, load_state
 from fgadahat_hooks.errors import BadCallError, NoTaskError, TaskRunningError
 from fgadahat_hooks.gates.task_state import NumClasses, TaskId
 from fgadahat_hooks.graph.trace import ExampleInputs
-from fgadahat_hooks.session.folder import SessionFolder
+from fgadahat_hooks.session.certified import CertifiedSession
 from fgadahat_hooks.session.parameter_groups import make_parameter_groups
 from fgadahat_hooks.tasks.checks import interrupted_task
 from fgadahat_hooks.tasks.forgetting import ForgetReport, forget
@@ -29,7 +29,7 @@ class _RollBackError(Exception):
     """Raised to leave the block of a task that is to be forgotten."""
 
 
-class Session(SessionFolder):
+class Session(CertifiedSession):
     """Learns task after task on one model; made by `fgadahat_hooks.attach`."""
 
     # ---------------------------------------------------------------- tasks

@@ -102,6 +102,7 @@ def forget(sequence: TaskSequence, task: TaskId, dry_run: bool) -> ForgetReport:
         )
         if not dry_run:
             _replace_state(sequence, rest)
+            sequence.certificate = sequence.certificate and sequence.certificate.without(task)
     return report
 
 

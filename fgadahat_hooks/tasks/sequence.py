@@ -22,6 +22,7 @@ from fgadahat_hooks.protection.doors import check_kept
 from fgadahat_hooks.protection.keeping import keep_weights
 from fgadahat_hooks.protection.late_comers import check_same_tensors
 from fgadahat_hooks.tasks.branches import BranchWatch
+from fgadahat_hooks.tasks.certificate import Certificate
 from fgadahat_hooks.tasks.epoch_replay import EpochReplay
 
 
@@ -61,6 +62,7 @@ class TaskSequence:
         running: The running task.
         interrupted: A task that a loaded state is in the middle of, until it is resumed or rolled back.
         branches: Notices forwards that take an execution path no trace has seen; None until traced.
+        certificate: Digests of finished tasks; None before the first `certify`.
         epoch_replay: The random state at the beginning of the epoch, to draw its batches again when it is resumed.
     """
 
@@ -70,6 +72,7 @@ class TaskSequence:
     running: RunningTask | None = None
     interrupted: InterruptedTask | None = None
     branches: BranchWatch | None = None
+    certificate: Certificate | None = None
     epoch_replay: EpochReplay = field(default_factory=EpochReplay)
     _thread: int | None = None
 

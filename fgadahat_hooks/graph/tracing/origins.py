@@ -26,6 +26,8 @@ _MIXES = PRODUCTS | frozenset(
     "_scaled_dot_product_attention_math".split()
 )
 """Operations after which a feature is no longer one unit, or one unit's meaning."""
+_COORDINATES = {f"torchvision.{name}.default": 1 for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")}
+"""Operations that read one of their inputs as places, through which no gradient goes, with its index."""
 _RANDOM = ("rand", "normal", "uniform", "bernoulli", "exponential", "multinomial")
 _TRAIL = 3
 
@@ -112,7 +114,11 @@ class Origins:
 
     def follow_foreign(self, name: str, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> None:
         """Record the origins of the outputs of an operation of which nothing else is known."""
-        origin = self._combine(name, [self.of(t) for t in inputs], reads_weights=True)
+        found = [self.of(t) for t in inputs]
+        place = _COORDINATES.get(name)
+        if place is not None and place < len(found):
+            found[place] = replace(found[place], cut=True)
+        origin = self._combine(name, found, reads_weights=True)
         for t in outputs:
             self._put(t, origin)
 
@@ -136,7 +142,7 @@ class Origins:
         data = [origin for origin in found if origin.data]
         weights = [origin for origin in found if not origin.data and origin.layers]
         if not data:
-            return _joined(weights, ()) if weights else CONSTANT
+            return replace(_joined(weights, ()), data=False)
         if weights and reads_weights:
             return self._layer_output(data, weights)
         kept = self._drop_cut(data)
