@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 import fgadahat_hooks as fh
+from fgadahat_hooks.adapters.lightning.averages import copy_model_again, writes_later
 from fgadahat_hooks.adapters.lightning.callback_adapter import CallbackAdapter
 from fgadahat_hooks.adapters.lightning.checks import (
     check_attribution_measures,
@@ -28,6 +29,7 @@ from fgadahat_hooks.adapters.lightning.loss import add_to_gradients, add_to_loss
 from fgadahat_hooks.adapters.lightning.plot_images import check_plot_logger, log_plots
 from fgadahat_hooks.adapters.lightning.scalars import ScalarLogger
 from fgadahat_hooks.errors import BadCallError
+from fgadahat_hooks.gates.task_state import NumClasses
 
 
 class TaskCallback(Callback):
@@ -40,7 +42,7 @@ class TaskCallback(Callback):
     Args:
         session: The session, attached to the LightningModule or to a part of it.
         task: Id of the new task, and of the one to evaluate by default. None if the Trainer only evaluates.
-        num_classes: Number of outputs of the task's head; as at attach if None.
+        num_classes: Number of outputs of the task's head, or of each head by name; as at attach if None.
         eval_tasks: Task of each dataloader in `validate`, `test` and `predict`, and in validation during the fit.
         gate_lr: Learning rate of task embeddings that configure_optimizers has in one group with weights, at that
             group's initial learning rate; schedulers scale both. Ten times the group's if None.
@@ -59,7 +61,7 @@ class TaskCallback(Callback):
         self,
         session: fh.Session,
         task: str | int | None = None,
-        num_classes: int | None = None,
+        num_classes: NumClasses | None = None,
         *,
         eval_tasks: Sequence[str | int] | None = None,
         gate_lr: float | None = None,
@@ -113,6 +115,7 @@ class TaskCallback(Callback):
         if self.session.interrupted is None and self.task not in self.session.tasks:
             self._prepared = self.session.task(self.task, self._num_classes)
             self._prepared.prepare()
+            copy_model_again(trainer, pl_module, self)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the task, or resume it from a checkpoint; protect finished tasks from the optimizers."""
@@ -184,13 +187,22 @@ class TaskCallback(Callback):
 
     # ---------------------------------------------------------------- end
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the task, and log its plots; after `fast_dev_run` roll it back."""
+        """End the task, and log its plots; after `fast_dev_run` roll it back.
+
+        If a callback that averages weights stands behind this one, the task ends after it, with the averaged weights.
+        """
+        if writes_later(trainer, self):
+            return
         if self._end(keep=not trainer.fast_dev_run) and self._plots:  # type: ignore[attr-defined]
             log_plots(trainer, self.session)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End a task that was fully trained in a checkpoint; roll back one that was never trained."""
-        if self._end(keep=self._running is not None and self._running.steps > 0) and self._plots:
+        """End a task whose weights were averaged last, or that was fully trained in a checkpoint.
+
+        One that was never trained is rolled back.
+        """
+        trained = self._running is not None and self._running.steps > 0
+        if self._end(keep=trained and not trainer.fast_dev_run) and self._plots:  # type: ignore[attr-defined]
             log_plots(trainer, self.session)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

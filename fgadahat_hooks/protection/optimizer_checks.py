@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 from torch.optim import Optimizer
@@ -12,6 +12,7 @@ from fgadahat_hooks.distributed.ranks import check_equal
 from fgadahat_hooks.distributed.wrappers import refuse_sharded
 from fgadahat_hooks.errors import BadCallError, ForeignOptimizerError, OptimizerError
 from fgadahat_hooks.gates.attached_model import AttachedModel
+from fgadahat_hooks.gates.gate import Gate
 
 _REMEDY = (
     "Each rank would go its own way. DistributedDataParallel averages only the parameters that were there when it was "
@@ -62,18 +63,27 @@ def check_all_embeddings_held(attached: AttachedModel, optimizers: Iterable[Opti
     refuse_sharded(attached.model.named_parameters())
     held = {i for optimizer in optimizers for i in optimizer_parameters(optimizer)}
     missing = [name for name, gate in attached.gates.items() if id(gate.embedding) not in held]
-    if missing:
+    if missing and attached.spec.gates.choose == "learn":
         raise ForeignOptimizerError(
             f"No protected optimizer holds the task embeddings of {len(missing)} layer(s), first '{missing[0]}': "
             "their gates would never learn. Build the optimizer from `session.parameter_groups(lr=...)`."
         )
-    fixed = [n for n, g in attached.gates.items() if any(p.requires_grad and id(p) not in held for p in g.parameters())]
+    fixed = [name for name, gate in attached.gates.items() if any(_is_left_out(p, held) for p in _gains_of(gate))]
     if fixed:
         raise ForeignOptimizerError(
             f"No protected optimizer holds the gains and biases of units of {len(fixed)} layer(s), first '{fixed[0]}': "
             "a task could not adapt what earlier tasks left. Build the optimizer from "
             "`session.parameter_groups(lr=...)`, or set gates.gains: none."
         )
+
+
+def _gains_of(gate: Gate) -> Iterator[nn.Parameter]:
+    """Yield the gains and biases of a gate's units, if it has some."""
+    return (p for p in gate.parameters() if p is not gate.embedding)
+
+
+def _is_left_out(parameter: nn.Parameter, held: set[int]) -> bool:
+    return parameter.requires_grad and id(parameter) not in held
 
 
 def check_closure_allowed(optimizer: Optimizer, callbacks: CallbackList) -> None:
