@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -29,7 +29,6 @@ from fgadahat_hooks.adapters.lightning.loss import add_to_gradients, add_to_loss
 from fgadahat_hooks.adapters.lightning.plot_images import check_plot_logger, log_plots
 from fgadahat_hooks.adapters.lightning.scalars import ScalarLogger
 from fgadahat_hooks.errors import BadCallError
-from fgadahat_hooks.gates.task_state import NumClasses
 
 
 class TaskCallback(Callback):
@@ -61,7 +60,7 @@ class TaskCallback(Callback):
         self,
         session: fh.Session,
         task: str | int | None = None,
-        num_classes: NumClasses | None = None,
+        num_classes: int | Mapping[str, int] | None = None,
         *,
         eval_tasks: Sequence[str | int] | None = None,
         gate_lr: float | None = None,

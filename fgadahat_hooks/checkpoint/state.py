@@ -58,9 +58,13 @@ def dump_state(sequence: TaskSequence) -> dict[str, Any]:
         "running": None if running is None else _without_callbacks(running),
         **dump_paths(sequence),
         **({"row_norms": dict(attached.row_norms)} if attached.row_norms else {}),
-        **({} if sequence.certificate is None else {"certificate": sequence.certificate.to_plain()}),
+        **_certificate(sequence),
         **({"begun": True} if attached.begun and not finished.records and running is None else {}),
     }
+
+
+def _certificate(sequence: TaskSequence) -> dict[str, Any]:
+    return {} if sequence.certificate is None else {"certificate": sequence.certificate.to_plain()}
 
 
 def _outputs(attached: AttachedModel) -> int | dict[str, int] | None:

@@ -1,4 +1,4 @@
-"""Attributes of a head's parent that say how many classes there are: `num_classes` of a detector's head, say."""
+"""The attribute `num_classes` of a head's parent, which says how many classes there are: that of a detector, say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-_NAMES = ("num_classes", "num_labels")
+_NAME = "num_classes"
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,15 @@ class ClassCount:
 
     Attributes:
         parent: Name of the module that has it.
-        attribute: Its name.
         outputs_per_class: Outputs of the head for each class: the number of anchors, say.
     """
 
     parent: str
-    attribute: str
     outputs_per_class: int
 
     def follow(self, model: nn.Module, outputs: int) -> None:
         """Set the attribute for a head with this many outputs."""
-        setattr(model.get_submodule(self.parent), self.attribute, outputs // self.outputs_per_class)
+        setattr(model.get_submodule(self.parent), _NAME, outputs // self.outputs_per_class)
 
 
 def find_class_counts(model: nn.Module, outputs: Mapping[str, int]) -> dict[str, ClassCount]:
@@ -43,9 +41,6 @@ def find_class_counts(model: nn.Module, outputs: Mapping[str, int]) -> dict[str,
 
 def _of_parent(model: nn.Module, head: str, outputs: int) -> Iterator[ClassCount]:
     parent = head.rpartition(".")[0]
-    attributes = vars(model.get_submodule(parent))
-    for name in _NAMES:
-        number = attributes.get(name)
-        if isinstance(number, int) and not isinstance(number, bool) and number > 0 and outputs % number == 0:
-            yield ClassCount(parent, name, outputs // number)
-            return
+    number = vars(model.get_submodule(parent)).get(_NAME)
+    if isinstance(number, int) and not isinstance(number, bool) and number > 0 and outputs % number == 0:
+        yield ClassCount(parent, outputs // number)

@@ -76,3 +76,15 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (
         f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     )
+
+
+def advice_on_frozen_unused_layers(passed_over: Iterable[str], policies: Iterable[TensorPolicy]) -> Iterator[str]:
+    """Describe the layers that the example inputs did not use, and that the first task alone could train."""
+    frozen = {p.owner for p in policies if p.protection == "frozen" and p.kind == "parameter" and p.role == "rest"}
+    names = [name for name in passed_over if name in frozen]
+    if names:
+        shown = ", ".join(f"'{name}'" for name in names[:3]) + (" and others" if len(names) > 3 else "")
+        yield (
+            f"{shown} have no gate, because the example inputs do not use them, and are frozen after the first task. "
+            "If other inputs or training use them, trace with such inputs, or set rest: per_task."
+        )

@@ -18,6 +18,7 @@ from fgadahat_hooks.protection.fresh_tables import frozen_fresh_tables
 from fgadahat_hooks.protection.plan import LayerPlan, Plan
 from fgadahat_hooks.protection.plan_advice import (
     advice_on_copies,
+    advice_on_frozen_unused_layers,
     advice_on_narrow_layers,
     bytes_per_task,
     tensor_bytes,
@@ -76,7 +77,11 @@ def make_plan(
     copies, sizes = bytes_per_task(model, policies), tensor_bytes(model)
     model_bytes = sum(sizes.get(policy.name, 0) for policy in policies)
     units = {layer.name: layer.units for layer in layers}
-    advice = (*frozen_fresh_tables(model, policies), *advice_on_narrow_layers(units, spec.gates))
+    advice = (
+        *frozen_fresh_tables(model, policies),
+        *advice_on_frozen_unused_layers(graph.passed_over, policies),
+        *advice_on_narrow_layers(units, spec.gates),
+    )
     memory = (sum(copies.values()), model_bytes, tuple(advice_on_copies(model_bytes, copies, policies)))
     heads = (*graph.heads, *graph.head_parameters)
     return Plan(layers, tuple(policies), heads, leaks, regated, advice, *memory, graph.passed_over, graph.unseen)

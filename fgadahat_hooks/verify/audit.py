@@ -123,15 +123,20 @@ def audit(sequence: TaskSequence) -> AuditReport:
     with torch.inference_mode(False), sequence.exclusive():
         now = task_digests(sequence, canary_outputs(sequence, certificate.inputs))
     differs = tuple(_environment_differences(certificate, sequence))
-    problems = list(_problems(certificate, now))
-    outputs_differ = any(now[t].outputs != c.outputs for t, c in certificate.tasks.items() if t in now)
+    problems, outputs_differ = list(_problems(certificate, now)), list(_output_problems(certificate, now))
     if problems or (outputs_differ and not differs):
-        raise AuditError(_message([*problems, *_output_problems(certificate, now)], differs))
-    compared = [certificate.tasks[task] for task in certificate.tasks]
+        raise AuditError(_message([*problems, *outputs_differ], differs))
+    return _report(certificate, now, differs, compared=not outputs_differ)
+
+
+def _report(
+    certificate: Certificate, now: Mapping[TaskId, TaskCertificate], differs: tuple[str, ...], *, compared: bool
+) -> AuditReport:
+    certified = certificate.tasks.values()
     return AuditReport(
         tuple(certificate.tasks),
-        sum(len(found.tensors) for found in compared),
-        0 if outputs_differ else sum(len(found.outputs) for found in compared),
+        sum(len(found.tensors) for found in certified),
+        sum(len(found.outputs) for found in certified) if compared else 0,
         tuple(task for task in now if task not in certificate.tasks),
         differs,
     )

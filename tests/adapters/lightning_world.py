@@ -136,7 +136,9 @@ class Loader:
         self.place = state["place"]
 
 
-def attached(module: Learner, spec: str | dict[str, Any] | fh.AttachSpec = "hat", whole: bool = False, **options: Any) -> fh.Session:
+def attached(
+    module: Learner, spec: str | dict[str, Any] | fh.AttachSpec = "hat", whole: bool = False, **options: Any
+) -> fh.Session:
     """Attach to a learner, or to the net inside it."""
     asked = SPECS[spec] if isinstance(spec, str) else spec
     return fh.attach(module if whole else module.net, asked, torch.zeros(2, 1, 4, 4), **options)
