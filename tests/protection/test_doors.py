@@ -145,6 +145,22 @@ def test_what_is_written_while_a_task_runs_is_put_back_and_told_once(name: str) 
     assert torch.equal(logits(session, "b"), ended)
 
 
+def test_a_frozen_parameter_is_put_back_before_the_next_batch() -> None:
+    session, _ = learnt()
+    scale, seen = session.model.get_parameter("scale"), []
+    kept = scale.detach().clone()
+
+    def double(model: nn.Module, _: Optimizer) -> None:
+        seen.append(torch.equal(scale.detach(), kept))
+        with torch.no_grad():
+            scale.mul_(2)
+
+    with pytest.warns(ProtectedWeightsRestoredWarning, match="'scale', had changed before a batch"):
+        learn_another(session, double)
+    assert len(seen) > 1
+    assert all(seen)
+
+
 def test_an_ordinary_task_warns_of_nothing_and_reads_no_values_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     session, before = learnt()
     seen: list[int] = []

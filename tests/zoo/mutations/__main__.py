@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from tests.zoo.mutations import tracing, weights
+from tests.zoo.mutations import doors, tracing, weights
 from tests.zoo.mutations.run import load_libraries, result_of
 
 MUTATIONS = (
@@ -16,6 +16,7 @@ MUTATIONS = (
     *weights.USES,
     *weights.RATES,
     *weights.POLICIES,
+    *doors.DOORS,
 )
 
 

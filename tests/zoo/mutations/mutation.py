@@ -12,7 +12,8 @@ class Mutation:
 
     Attributes:
         rule: What holds without the mutation.
-        model: The model of the sample that is examined first, because it is known to notice.
+        model: The model of the sample that is examined first, because it is known to notice; or the file of tests that
+            must fail, below the root of the project.
         file: Path inside the package.
         old: A piece of source that stands there once.
         new: What it becomes.
@@ -23,6 +24,11 @@ class Mutation:
     file: str
     old: str
     new: str
+
+    @property
+    def by_tests(self) -> bool:
+        """Whether tests must notice, instead of the sample."""
+        return self.model.startswith("tests/")
 
     def applied(self, root: Path) -> str:
         """Return the source of the file below `root` with the rule broken.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -53,6 +54,8 @@ def result_of(mutation: Mutation) -> MutationResult:
     """Return which model of the sample notices that a rule is broken."""
     try:
         with mutated(mutation) as root:
+            if mutation.by_tests:
+                return _failing_test(root, mutation.model)
             receiver, sender = _FORK.Pipe(duplex=False)
             process = _FORK.Process(target=_examine, args=(root, mutation.model, sender))
             process.start()
@@ -80,6 +83,18 @@ def mutated(mutation: Mutation) -> Iterator[Path]:
                 shutil.copy(source, root / part)
         mutation.apply(root)
         yield root
+
+
+def _failing_test(root: Path, tests: str) -> MutationResult:
+    """Return the first of some tests that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    found = subprocess.run(
+        command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    failed = [line for line in found.stdout.splitlines() if line.startswith("FAILED ")]
+    if found.returncode == 1 and failed:
+        return MutationResult(tests, failed[0].removeprefix("FAILED ").partition(" - ")[0].rpartition("::")[2])
+    return MutationResult(broken="" if found.returncode == 0 else found.stdout[-300:] + found.stderr[-300:])
 
 
 # ------------------------------------------------------------------ in the fork
