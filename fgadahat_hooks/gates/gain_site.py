@@ -6,6 +6,8 @@ bias while the layer runs: an export does the same once, so that its outputs hav
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,10 +45,9 @@ class GainSite(FoldSite):
             for name, value in fold_gains(self._layer, self._kind, gate.gain, gate.bias).items():
                 self.shadow(self._layer, name, value)
 
-    def leave(self) -> None:
+    def leave(self, host: nn.Module, output: Any) -> Any:
         """Restore what was there before the matching `enter`."""
-        if not torch.compiler.is_compiling():
-            super().leave()
+        return None if torch.compiler.is_compiling() else super().leave(host, output)
 
 
 def install_gains(hooks: HookSet, layer: nn.Module, gate: Gate, kind: LayerType) -> None:

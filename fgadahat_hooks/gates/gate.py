@@ -17,6 +17,8 @@ from fgadahat_hooks.errors import NoTaskError
 from fgadahat_hooks.functional.mask import annealed_gate, apply_linearised_mask, hard_mask, linearised_mask
 from fgadahat_hooks.gates.model_lock import ModelLock
 
+_HALF = (torch.float16, torch.bfloat16)
+
 
 class GateMode(Enum):
     """What all gates of a model currently do."""
@@ -238,6 +240,8 @@ class Gate(nn.Module):
         mask = self.mask()
         if mask is None:
             return output
+        if selects(self.context, output):
+            output = shut(mask, output, self.unit_axis)
         if self.gain is None or self.bias is None or self.gains_are_folded():
             return output * broadcast_along(mask, output, self.unit_axis)
         if self.calibration is not None and not torch.compiler.is_compiling():
@@ -249,6 +253,19 @@ class Gate(nn.Module):
     def extra_repr(self) -> str:
         """Show the number of units."""
         return f"{self.name}, units={self.embedding.numel()}"
+
+
+def selects(context: GateContext, output: Tensor) -> bool:
+    """Return whether closed units must be set to zero, since a product would not do: infinity times 0 is NaN.
+
+    In half precision a later task's unit may overflow; finished tasks, to which it is closed, must not see it.
+    """
+    return context.mode is GateMode.USE and output.dtype in _HALF
+
+
+def shut(mask: Tensor, output: Tensor, axis: int) -> Tensor:
+    """Return an output with zeros where a mask `(units,)` along an axis is zero, whatever was there."""
+    return output.masked_fill(broadcast_along(mask, output, axis) == 0, 0.0)
 
 
 def broadcast_along(mask: Tensor, output: Tensor, axis: int) -> Tensor:

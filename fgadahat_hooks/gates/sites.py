@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fgadahat_hooks.functional.mask import apply_linearised_mask
-from fgadahat_hooks.gates.gate import Gate, GateContext, GateMode, broadcast_along
+from fgadahat_hooks.gates.gate import Gate, GateContext, GateMode, broadcast_along, selects, shut
 from fgadahat_hooks.graph.unit_graph import GATE, InputMap
 from fgadahat_hooks.hooks import HookSet
 from fgadahat_hooks.layers import layer_type_of
@@ -133,11 +133,11 @@ class FoldSite:
         self._hidden.append((module, name, module.__dict__.get(name)))
         module.__dict__[name] = value
 
-    def leave(self) -> None:
-        """Restore what was there before the matching `enter`."""
+    def leave(self, host: nn.Module, output: Any) -> Any:
+        """Restore what was there before the matching `enter`; return what replaces the output, None to keep it."""
         context = self.folds[0][1].context
         if context.mode is GateMode.USE and not context.lock.is_mine():
-            return  # `enter` raised in this thread; the shadowed parameters are another thread's
+            return None  # `enter` raised in this thread; the shadowed parameters are another thread's
         mark = self._marks.pop() if self._marks else 0
         while len(self._hidden) > mark:
             module, name, before = self._hidden.pop()
@@ -145,6 +145,14 @@ class FoldSite:
                 module.__dict__.pop(name, None)
             else:
                 module.__dict__[name] = before
+        return self._shut(host, output) if isinstance(output, Tensor) and selects(context, output) else None
+
+    def _shut(self, host: nn.Module, output: Tensor) -> Tensor | None:
+        """Set the closed channels of a BatchNorm to zero: what it got for them may be infinite."""
+        if not isinstance(host, nn.modules.batchnorm._BatchNorm):
+            return None
+        masks = [mask for module, gate in self.folds if module is host and (mask := gate.mask()) is not None]
+        return shut(masks[0], output, 1 - output.dim()) if masks else None
 
 
 def fold_enter(module: nn.Module, _: Any) -> None:
@@ -152,9 +160,9 @@ def fold_enter(module: nn.Module, _: Any) -> None:
     module.__dict__[_SITE].enter()
 
 
-def fold_leave(module: nn.Module, _: Any, __: Any) -> None:
+def fold_leave(module: nn.Module, _: Any, output: Any) -> Any:
     """Forward hook of the host, also called when its forward raises."""
-    module.__dict__[_SITE].leave()
+    return module.__dict__[_SITE].leave(module, output)
 
 
 class NormSite:
@@ -168,7 +176,11 @@ class NormSite:
 def gate_norm(module: nn.Module, _: Any, output: Tensor) -> Tensor:
     """Forward hook of a norm without affine parameters."""
     mask = module.__dict__[_SITE].gate.mask()
-    return output if mask is None else output * broadcast_along(mask, output, 1 - output.dim())
+    if mask is None:
+        return output
+    axis, gate = 1 - output.dim(), module.__dict__[_SITE].gate
+    output = shut(mask, output, axis) if selects(gate.context, output) else output
+    return output * broadcast_along(mask, output, axis)
 
 
 # ------------------------------------------------------------------ installation
