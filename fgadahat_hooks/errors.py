@@ -39,6 +39,7 @@ FgadahatError
 
 LearningWarning (UserWarning)             a task has too little room, or may not have learnt
 ProtectedWeightsRestoredWarning (UserWarning)  what finished tasks read was changed, and was put back
+UnkeptStateWarning (UserWarning)          the model keeps state that no task has its own copy of
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class LearningWarning(UserWarning):
 
 class ProtectedWeightsRestoredWarning(UserWarning):
     """Something wrote what finished tasks read, outside of a protected step; it was put back. Names likely causes."""
+
+
+class UnkeptStateWarning(UserWarning):
+    """The model keeps state as a plain attribute, and it changes in training: no task has its own copy of it."""
 
 
 class Problem(NamedTuple):

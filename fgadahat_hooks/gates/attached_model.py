@@ -41,6 +41,7 @@ class AttachedModel:
         tied: `id` of each head parameter that other modules use too.
         row_norms: Norm of the incoming weights of each gated unit, `(units,)` per layer, of the same moment; empty
             unless the spec's block `plasticity` needs them.
+        plain_state: Tensors that are plain attributes of the model, as they were at attach.
         begun: Whether a task ever began, even one that was rolled back: it has rescaled and trained the weights.
         example_inputs: Inputs that the model was traced with.
         traced: Whether the unit graph is known.
@@ -60,6 +61,7 @@ class AttachedModel:
     gated_modules: dict[str, nn.Module] = field(default_factory=dict)
     outputs: dict[str, int] = field(default_factory=dict)
     tied: set[int] = field(default_factory=set)
+    plain_state: dict[str, Tensor] = field(default_factory=dict)
     row_norms: dict[str, Tensor] = field(default_factory=dict)
     begun: bool = False
     example_inputs: Any = None

@@ -78,8 +78,9 @@ def _put_back(
         f"{_what(changed)} had changed {when}, and were put back: finished tasks are as they were. Only a protected "
         "optimizer's step may write while a task runs. Likely causes: an average of weights (EMA) that was copied into "
         "the model, clipping or projecting after the step, a step written by hand, weights that were loaded, an "
-        "optimizer that moves weights between its steps. What they do to all other entries is kept; do it inside the "
-        "task's block, before the task ends.",
+        "optimizer that moves weights between its steps, a teacher that follows the trained part by averaging (attach "
+        "to the part that learns, and keep the teacher outside). What they do to all other entries is kept; do it "
+        "inside the task's block, before the task ends.",
         ProtectedWeightsRestoredWarning,
         stacklevel=4,
     )

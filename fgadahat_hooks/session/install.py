@@ -15,6 +15,7 @@ from fgadahat_hooks.protection.head_outputs import count_outputs
 from fgadahat_hooks.protection.head_size_on_load import resize_heads_on_load
 from fgadahat_hooks.protection.head_values import tied_parameters, undrawn_parameters
 from fgadahat_hooks.protection.late_comers import heads_of
+from fgadahat_hooks.protection.plain_attributes import plain_state
 from fgadahat_hooks.spec.attach_spec import PlasticitySpec
 from fgadahat_hooks.tasks.rescaling import row_norms
 from fgadahat_hooks.tasks.sequence import TaskSequence
@@ -32,6 +33,7 @@ def install(sequence: TaskSequence, graph: UnitGraph, example_inputs: Any) -> No
     activate_gates(attached, graph)
     attached.graph, attached.example_inputs, attached.traced = graph, example_inputs, True
     _classify_tensors(attached)
+    attached.plain_state = plain_state(attached.model)
     attached.row_norms = row_norms(attached) if _needs_row_norms(attached.spec.plasticity) else {}
     sequence.watch_branches()
     resize_heads_on_load(attached)

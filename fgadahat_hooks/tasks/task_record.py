@@ -9,6 +9,7 @@ from fgadahat_hooks.errors import NonFiniteError
 from fgadahat_hooks.gates.attached_model import AttachedModel
 from fgadahat_hooks.gates.task_state import NumClasses, TaskId, TaskRecord, TaskState
 from fgadahat_hooks.protection.finite_check import not_finite
+from fgadahat_hooks.protection.plain_attributes import warn_of_unkept_state
 
 _REMEDY = (
     "Nothing was stored. Train through DistributedDataParallel, built inside the task, and let every rank make the "
@@ -37,6 +38,7 @@ def make_record(attached: AttachedModel, state: TaskState, task: TaskId, num_cla
     newest = list(state.records.values())[-1:]
     tensors = attached.tensors.copy(newest[0].tensors if newest else None)
     _refuse_non_finite(attached, task, tensors)
+    warn_of_unkept_state(attached)
     masks = {name: (gate.embedding.detach() > 0).cpu() for name, gate in attached.gates.items()}
     return TaskRecord(masks, tensors, {}, num_classes)
 
