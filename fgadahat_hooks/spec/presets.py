@@ -27,6 +27,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "hat": {**_OWN, "adjustment": _HAT},
     "adahat": {**_OWN, "adjustment": {"mode": "adahat", "intensity": 1e-3, "epsilon": 0.1}},
     "fg_adahat": {**_OWN, "importance": _IMPORTANCE, "adjustment": {**_FG_ADAHAT, "intensity": 3e-2}},
+    "hat_lora": {**_OWN, "gates": {"targets": ["**.lora_A.*", "**.lora_B.*"]}, "adjustment": _HAT},
     "hat_published": {"gates": _AS_PUBLISHED, "regularization": {"factor": 0.75}, "adjustment": _HAT},
     "adahat_published": {
         **_PUBLISHED,
@@ -47,16 +48,17 @@ ASSUMED_TASKS = 10
 def preset(name: str, *, tasks: int | None = None) -> AttachSpec:
     """Return a predefined spec.
 
-    `hat`, `fg_adahat` and `adahat` do not learn their masks (`gates.choose: share`): each task gets its part of every
-    layer's units by lot, reads all units of earlier tasks, and trains at learning rates that make up for the closed
-    part of the network (`plasticity`). The page "Units by share" of the documentation has the equations. Rates scale
-    updates, so that they mean the same with every optimizer.
+    `hat`, `fg_adahat`, `adahat` and `hat_lora` do not learn their masks (`gates.choose: share`): each task gets its
+    part of every layer's units by lot, reads all units of earlier tasks, and trains at learning rates that make up
+    for the closed part of the network (`plasticity`). The page "Units by share" of the documentation has the
+    equations. Rates scale updates, so that they mean the same with every optimizer.
 
     The published ones are as in the papers: masks are learnt, and rates scale gradients, which is meant for Adam.
 
     Args:
         name: `hat` (nothing is ever forgotten, bit for bit; start here), `fg_adahat` (soft, by importance), `adahat`
-            (soft, by how many tasks use a unit), or the papers' `hat_published`, `adahat_published` and
+            (soft, by how many tasks use a unit), `hat_lora` (nothing is ever forgotten; gates on the low-rank adapters
+            of PEFT alone, the frozen base stays open), or the papers' `hat_published`, `adahat_published` and
             `fg_adahat_published`.
         tasks: How many tasks you expect; published presets ignore it. More may come: they get the units that are left,
             and share those of earlier tasks. When it is left out, 10 are assumed, and a warning says so.
@@ -76,7 +78,7 @@ def preset(name: str, *, tasks: int | None = None) -> AttachSpec:
         raise BadCallError(f"Expected `tasks` to be a whole number > 0, but got {tasks!r}.")
     spec = dict(_PRESETS[name])
     if name in OWN_PRESETS:
-        spec["gates"] = {**_SHARES, "tasks": _assumed(name) if tasks is None else tasks}
+        spec["gates"] = {**_SHARES, **spec.get("gates", {}), "tasks": _assumed(name) if tasks is None else tasks}
     return to_spec(spec)
 
 

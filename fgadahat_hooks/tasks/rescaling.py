@@ -26,7 +26,7 @@ def rescale(attached: AttachedModel, state: TaskState, fresh_head: bool) -> None
     """Rescale the rows that no finished task uses, and the weights of a head that the task starts anew.
 
     A free row gets the norm that it had before the first task, divided by the root of the layer's share of open inputs.
-    Rows of layers whose entries are mixed are left alone.
+    Rows of layers whose entries are mixed, and frozen weights (`requires_grad`), are left alone.
 
     Args:
         attached: The model; its gates have the masks that the task begins with.
@@ -36,7 +36,7 @@ def rescale(attached: AttachedModel, state: TaskState, fresh_head: bool) -> None
     shares, used = open_shares(attached, state), state.cumulative_mask(attached.graph)
     with torch.no_grad():
         for name, layer in attached.layers().items():
-            if not layer.info.mixed_weight and name in attached.row_norms:
+            if not layer.info.mixed_weight and name in attached.row_norms and layer.weight.requires_grad:
                 _rescale_free_rows(layer, attached.row_norms[name], ~used[name], shares[name])
         if fresh_head:
             _rescale_heads(attached)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 import fgadahat_hooks as fh
 from fgadahat_hooks.errors import BadCallError, UnknownNameError
@@ -15,26 +17,36 @@ from tests.support.small import batches, learn, mlp
 NAMES = tuple(sorted(re.findall(r"`(\w+)`", (fh.preset.__doc__ or "").split("name:")[1].split("tasks:")[0])))
 PUBLISHED = tuple(name for name in NAMES if name.endswith("_published"))
 OWN = tuple(name for name in NAMES if name not in PUBLISHED)
+ADAPTED = "hat_lora"
+
+
+def model_for(name: str) -> nn.Module:
+    """Return a model for a preset, with low-rank adapters for the one that gates them."""
+    model = mlp(4, 8, 3)
+    if name != ADAPTED:
+        return model
+    config = LoraConfig(r=4, target_modules=["0"], modules_to_save=["2"], init_lora_weights=False)
+    return get_peft_model(model, config).double()
 
 
 def test_the_docstring_names_every_preset() -> None:
     with pytest.raises(UnknownNameError) as caught:
         fh.preset("")
     assert str(caught.value) == f"Expected one of {list(NAMES)}, but got ''."
-    assert sorted(f"{name}_published" for name in OWN) == list(PUBLISHED)
+    assert sorted(f"{name}_published" for name in OWN if name != ADAPTED) == list(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_a_valid_spec_of_its_mode(name: str) -> None:
     spec = fh.preset(name, tasks=4)
     assert isinstance(spec, fh.AttachSpec)
-    assert spec.adjustment.mode == name.removesuffix("_published")
+    assert spec.adjustment.mode == name.removesuffix("_published").removesuffix("_lora")
     assert fh.AttachSpec.model_validate(spec.model_dump()) == spec
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_learns_two_tasks(name: str) -> None:
-    session = fh.attach(mlp(4, 8, 3), fh.preset(name, tasks=4), torch.randn(2, 4, dtype=torch.float64))
+    session = fh.attach(model_for(name), fh.preset(name, tasks=4), torch.randn(2, 4, dtype=torch.float64))
     for task in ("a", "b"):
         learn(session, task, batches(4, 3))
     assert session.capacity() < 1
@@ -42,10 +54,9 @@ def test_a_preset_learns_two_tasks(name: str) -> None:
 
 
 def test_only_hat_never_forgets() -> None:
-    model = mlp(4, 8, 3)
     example = torch.randn(2, 4, dtype=torch.float64)
-    keeps = [name for name in NAMES if not fh.plan(model, fh.preset(name, tasks=4), example).leaks]
-    assert keeps == ["hat", "hat_published"]
+    keeps = [name for name in NAMES if not fh.plan(model_for(name), fh.preset(name, tasks=4), example).leaks]
+    assert keeps == ["hat", "hat_lora", "hat_published"]
 
 
 @pytest.mark.parametrize("name", OWN)
