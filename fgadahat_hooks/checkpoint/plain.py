@@ -29,13 +29,6 @@ _DTYPES = {
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def unstorable(value: Any) -> list[str]:
-    """Return what of a value cannot be stored, each with its place; empty if all can."""
-    writer = Writer()
-    writer.encode(value, "inputs")
-    return writer.problems
-
-
 # ------------------------------------------------------------------ writing
 class Writer:
     """Turns values into JSON and collects their tensors.

@@ -64,10 +64,16 @@ class _ExecutionPaths(_Part):
     whole: list[str]
 
 
+class _ReadEntries(_Part):
+    units: Tensor
+    inputs: Tensor | None
+
+
 class _CertifiedTask(_Part):
     id: _Id
     outputs: dict[str, str]
     tensors: dict[str, str]
+    reads: dict[str, _ReadEntries]
 
 
 class _Certificate(_Part):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fgadahat_hooks.checkpoint.plain import unstorable
-from fgadahat_hooks.errors import BadCallError
 from fgadahat_hooks.graph.trace import ExampleInputs
 from fgadahat_hooks.session.folder import SessionFolder
 from fgadahat_hooks.tasks.certificate import Certificate
-from fgadahat_hooks.verify.audit import AuditReport, audit, certify
+from fgadahat_hooks.verify.audit import AuditReport, audit
+from fgadahat_hooks.verify.certify import certify
 
 
 class CertifiedSession(SessionFolder):
@@ -22,8 +21,9 @@ class CertifiedSession(SessionFolder):
         """Write down digests (SHA-256) of all finished tasks, which `audit` compares later, after load as well.
 
         Of each task: its outputs on canary inputs, in evaluation mode under its own mask; the entries of gated weights
-        that it reads; its heads, norms and other tensors of its own; its masks; and what is frozen. The canary inputs
-        are kept with them, in saved folders too. It is no signature: who can write the folder can certify anew.
+        that it reads; its heads, norms and other tensors of its own; its masks; and what is frozen or shared. The
+        canary inputs are kept with them, in saved folders too: `certificate.input_bytes`. It is no signature: who can
+        write the folder can certify anew.
 
         Args:
             inputs: The canary inputs, as for `attach`, but no function: a small batch of real data. When left out,
@@ -35,21 +35,16 @@ class CertifiedSession(SessionFolder):
 
         Raises:
             AuditError: A task that was certified before has changed, and `renew` is not set.
-            BadCallError: The inputs cannot be kept, or finished tasks give no finite outputs on them.
+            BadCallError: The inputs cannot be kept, or finished tasks give no finite outputs on them, or others on a
+                second call.
             NoTaskError: No task is finished.
             TaskRunningError: A task is running.
+            TraceError: The forward raised on the inputs.
         """
         self._attached.check_attached()
         self._sequence.check_kept("when the session was certified")
-        made = certify(self._sequence, inputs, renew)
-        problems = unstorable(made.inputs)
-        if problems:
-            raise BadCallError(
-                f"Expected canary inputs of tensors, numbers, text, lists, tuples and dicts, but got {problems[0]}. "
-                "They are kept with the session."
-            )
-        self._sequence.certificate = made
-        return made
+        self._sequence.certificate = certify(self._sequence, inputs, renew, self.plan.leaks)
+        return self._sequence.certificate
 
     def audit(self) -> AuditReport:
         """Compare all certified tasks with their digests, bit by bit.
@@ -67,4 +62,4 @@ class CertifiedSession(SessionFolder):
             TaskRunningError: A task is running.
         """
         self._attached.check_attached()
-        return audit(self._sequence)
+        return audit(self._sequence, self.plan.leaks)

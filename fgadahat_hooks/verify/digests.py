@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from fgadahat_hooks.callbacks.protected_entries import protected_entries
-from fgadahat_hooks.gates.task_state import TaskId, TaskRecord, TaskState
-from fgadahat_hooks.tasks.certificate import TaskCertificate
+from fgadahat_hooks.gates.task_state import TaskId, TaskRecord
+from fgadahat_hooks.tasks.call_arguments import from_plain, map_tensors
+from fgadahat_hooks.tasks.certificate import ReadEntries
 from fgadahat_hooks.tasks.sequence import TaskSequence
-from fgadahat_hooks.verify.scratch import Logits, task_logits
+from fgadahat_hooks.verify.reads import entries_of
+from fgadahat_hooks.verify.scratch import task_logits
 
 
 def digest(tensor: Tensor) -> str:
@@ -26,13 +26,16 @@ def digest(tensor: Tensor) -> str:
     return found.hexdigest()
 
 
+# ------------------------------------------------------------------ outputs
 def environment(model: nn.Module) -> dict[str, str]:
     """Return what the bits of a model's outputs depend on beside its values and inputs."""
     devices = sorted({_device_name(p.device) for p in model.parameters()})
     return {
         "device": ", ".join(devices),
+        "dtype": ", ".join(sorted({str(p.dtype) for p in model.parameters()})),
         "torch": str(torch.__version__),
-        "kernels": torch.backends.cpu.get_cpu_capability() if devices == ["cpu"] else str(torch.version.cuda),
+        "kernels": torch.backends.cpu.get_cpu_capability() if devices == ["cpu"] else _gpu_libraries(),
+        "float32 products": torch.get_float32_matmul_precision(),
         "threads": str(torch.get_num_threads()),
         "machine": platform.machine(),
     }
@@ -42,37 +45,55 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def canary_outputs(sequence: TaskSequence, inputs: Any) -> Logits:
-    """Return the outputs of every finished task on canary inputs, which are moved to the model's device."""
+def _gpu_libraries() -> str:
+    return f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+
+
+def canary_outputs(sequence: TaskSequence, inputs: Any, task: TaskId) -> list[Tensor]:
+    """Return the outputs of a finished task on canary inputs, which are moved to the model's device.
+
+    Autocast is off, wherever this is called, and random numbers do not depend on the other tasks.
+
+    Args:
+        sequence: The attached model and its tasks.
+        inputs: The inputs as plain data.
+        task: The task.
+
+    Raises:
+        TraceError: The forward raised.
+        ValueError: A class of the inputs is not there; the message is its name.
+    """
     device = next((p.device for p in sequence.attached.model.parameters()), torch.device("cpu"))
-    moved = pytree.tree_map_only(Tensor, lambda t: t.to(device), inputs)
-    return task_logits(sequence, moved)
+    moved = map_tensors(lambda tensor: tensor.to(device), from_plain(inputs))
+    with torch.autocast(device.type, enabled=False):
+        return task_logits(sequence, moved, tasks=[task])[task]
 
 
-def task_digests(sequence: TaskSequence, outputs: Logits) -> dict[TaskId, TaskCertificate]:
-    """Return the digests of all finished tasks, whose outputs these are."""
-    frozen = dict(_frozen(sequence))
-    return {
-        task: TaskCertificate(_of_outputs(outputs[task]), {**dict(_of_task(sequence, task, record)), **frozen})
-        for task, record in sequence.state.records.items()
-    }
-
-
-def _of_outputs(tensors: list[Tensor]) -> Mapping[str, str]:
+def output_digests(tensors: list[Tensor]) -> Mapping[str, str]:
+    """Return the digests of a task's outputs, by place, type and shape."""
     return {f"output {n}, {t.dtype}, {tuple(t.shape)}": digest(t) for n, t in enumerate(tensors, 1)}
 
 
-def _of_task(sequence: TaskSequence, task: TaskId, record: TaskRecord) -> Iterator[tuple[str, str]]:
-    """Yield the digests of what one task reads, by kind and name."""
-    alone = TaskState({task: record}, {}, [])
-    for name, gated, protected in protected_entries(sequence.attached.context(None, alone)):
-        yield f"entries of {name}", digest(gated.detach()[protected.expand(gated.shape)])
+# ------------------------------------------------------------------ tensors
+def tensor_digests(
+    sequence: TaskSequence, record: TaskRecord, reads: Mapping[str, ReadEntries]
+) -> Iterator[tuple[str, str]]:
+    """Yield the digests of what one task alone reads, by kind and name.
+
+    Args:
+        sequence: The attached model and its tasks.
+        record: What the task has left.
+        reads: Which entries of gated weights it reads, by layer.
+    """
+    for name, entries in entries_of(sequence.attached, reads):
+        yield f"entries of {name}", digest(entries)
     yield from ((f"the task's own {name}", digest(tensor)) for name, tensor in record.tensors.items())
     yield from ((f"mask of {name}", digest(mask)) for name, mask in record.masks.items())
 
 
-def _frozen(sequence: TaskSequence) -> Iterator[tuple[str, str]]:
+def common_digests(sequence: TaskSequence) -> Iterator[tuple[str, str]]:
+    """Yield the digests of what all tasks read: frozen tensors, and those that the spec lets every task train."""
     attached = sequence.attached
     for policy in attached.policies:
-        if policy.protection == "frozen":
-            yield f"frozen {policy.name}", digest(attached.tensors.tensor(policy.name))
+        if policy.protection in ("frozen", "shared"):
+            yield f"{policy.protection} {policy.name}", digest(attached.tensors.tensor(policy.name))

@@ -62,11 +62,11 @@ def seeded() -> Iterator[None]:
         set_random_state(before)
 
 
-def task_logits(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR) -> Logits:
-    """Return the outputs of every finished task in evaluation mode; each task advances the bar."""
+def task_logits(scratch: TaskSequence, inputs: Any, bar: Bar = NO_BAR, tasks: Iterable[TaskId] | None = None) -> Logits:
+    """Return the outputs of finished tasks, all unless told which, in evaluation mode; each task advances the bar."""
     logits: Logits = {}
     with seeded(), isolated_evaluation(scratch.attached.model):
-        for task in scratch.state.records:
+        for task in scratch.state.records if tasks is None else tasks:
             with scratch.using(task):
                 outputs = output_tensors(run_example(scratch.attached.model, copy_inputs(inputs)))
                 logits[task] = [t.clone() for t in outputs]

@@ -27,7 +27,7 @@ def run(nets: Path, tmp_path: Path) -> Path:
 def test_a_run_that_is_as_it_was(run: Path, nets: Path) -> None:
     result = call("audit", run, "--model", f"{nets}:Net")
     assert result.status == 0
-    assert result.out.startswith("Audit passed: tasks 'a' have the bits")
+    assert result.out.startswith("Audit passed: task 'a' has the bits")
     found = json.loads(call("audit", run, "-m", f"{nets}:Net", "--json").out)
     assert (found["tasks"], found["uncertified"], found["outputs"]) == (["a"], [], 1)
 
