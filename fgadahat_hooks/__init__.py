@@ -31,6 +31,7 @@ from fgadahat_hooks.spec.attach_spec import AttachSpec
 from fgadahat_hooks.spec.choices import fill_registry as _fill_registry
 from fgadahat_hooks.spec.files import dump_spec, json_schema, load_spec
 from fgadahat_hooks.spec.presets import preset
+from fgadahat_hooks.tasks.certificate import Certificate
 from fgadahat_hooks.tasks.forgetting import ForgetReport
 from fgadahat_hooks.tasks.task import Task
 from fgadahat_hooks.verify import AuditReport, VerifyReport
@@ -43,6 +44,7 @@ __all__ = [
     "AttachSpec",
     "AuditReport",
     "Callback",
+    "Certificate",
     "ExportReport",
     "FgadahatError",
     "ForgetReport",

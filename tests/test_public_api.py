@@ -28,6 +28,7 @@ NAMES = (
 
 ALSO = (
     "AuditReport",
+    "Certificate",
     "ExportReport",
     "FgadahatError",
     "ForgetReport",
@@ -45,7 +46,9 @@ ALSO = (
 
 MEMBERS = {
     "fgadahat_hooks.session.session:Session": (
+        "audit",
         "capacity",
+        "certify",
         "cumulative_mask",
         "detach",
         "export",

@@ -51,6 +51,20 @@ def make_model(target: str, arguments: Mapping[str, Any]) -> nn.Module:
         return _build_model(_resolve_attribute(module, module_path, attribute), target, arguments)
 
 
+def move_model(model: nn.Module, device: str) -> nn.Module:
+    """Move a model to a device by its name.
+
+    Raises:
+        BadCallError: There is no such device.
+    """
+    try:
+        return model.to(device)
+    except (AssertionError, RuntimeError) as error:
+        raise BadCallError(
+            f"Expected --device as cpu, cuda, cuda:1 or another that torch has here, but got {device!r}."
+        ) from error
+
+
 def read_arguments(pairs: Iterable[str], text: str | None) -> dict[str, Any]:
     """Return keyword arguments from `name=value` pairs and a JSON object; pairs win.
 

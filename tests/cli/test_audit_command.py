@@ -25,7 +25,7 @@ def run(nets: Path, tmp_path: Path) -> Path:
 
 
 def test_a_run_that_is_as_it_was(run: Path, nets: Path) -> None:
-    result = call("audit", run, "--model", f"{nets}:Net")
+    result = call("audit", run, "--model", f"{nets}:Net", "--device", "cpu")
     assert result.status == 0
     assert result.out.startswith("Audit passed: task 'a' has the bits")
     found = json.loads(call("audit", run, "-m", f"{nets}:Net", "--json").out)
@@ -39,3 +39,18 @@ def test_a_run_that_has_changed(run: Path, nets: Path) -> None:
     result = call("audit", run, "-m", f"{nets}:Net")
     assert result.status == 1
     assert "task 'a': the task's own head.bias" in result.err
+
+
+def test_a_run_without_a_certificate_does_not_pass(runs: Path, tmp_path: Path) -> None:
+    file = tmp_path / "net_of_runs.py"
+    layers = "nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)"
+    file.write_text(f"from torch import nn\n\n\ndef net():\n    return nn.Sequential({layers})\n", encoding="utf-8")
+    result = call("audit", runs / "done", "-m", f"{file}:net")
+    assert result.status == 1
+    assert "There is no certificate" in result.err
+
+
+def test_a_device_that_is_not_there(run: Path, nets: Path) -> None:
+    result = call("audit", run, "-m", f"{nets}:Net", "--device", "nowhere")
+    assert result.status == 2
+    assert "Expected --device as cpu, cuda, cuda:1 or another that torch has here, but got 'nowhere'" in result.err
