@@ -9,7 +9,7 @@ import torch
 
 from fgadahat_hooks.errors import AuditError, BadCallError, NoTaskError, TaskRunningError, TraceError
 from fgadahat_hooks.gates.task_state import TaskId
-from fgadahat_hooks.tasks.certificate import Certificate, TaskCertificate
+from fgadahat_hooks.tasks.certificate import Certificate
 from fgadahat_hooks.tasks.sequence import TaskSequence
 from fgadahat_hooks.verify.digests import canary_outputs, common_digests, environment, output_digests, tensor_digests
 
@@ -70,10 +70,10 @@ def audit(sequence: TaskSequence, by_choice: tuple[str, ...] = ()) -> AuditRepor
     with torch.inference_mode(False), sequence.exclusive():
         differs = tuple(_environment_differences(certificate, sequence))
         problems = list(_tensor_problems(certificate, sequence))
-        output_problems = list(_output_problems(certificate, sequence))
-    if problems or (output_problems and not differs):
-        raise AuditError(_message([*problems, *output_problems], differs, by_choice))
-    return _report(certificate, sequence, differs, compared=not output_problems)
+        outputs = list(_output_problems(certificate, sequence))
+    if problems or any(not found.rounding for found in outputs) or (outputs and not differs):
+        raise AuditError(_message([*problems, *map(str, outputs)], differs, by_choice))
+    return _report(certificate, sequence, differs, compared=not outputs)
 
 
 def check_idle(sequence: TaskSequence, what: str) -> None:
@@ -114,26 +114,40 @@ def _changed(certified: Mapping[str, str], found: Mapping[str, str]) -> list[str
     return [name for name in names if found.get(name) != certified.get(name)]
 
 
-def _output_problems(certificate: Certificate, sequence: TaskSequence) -> Iterator[str]:
-    for task, certified in certificate.tasks.items():
-        problem = _output_problem(certificate, sequence, task, certified) if task in sequence.state.records else ""
-        if problem:
-            yield f"task {task!r}: its outputs {problem}"
+@dataclass(frozen=True)
+class _OutputProblem:
+    """What is wrong with a task's outputs; `rounding` if another environment may be all there is to it."""
+
+    task: TaskId
+    text: str
+    rounding: bool = False
+
+    def __str__(self) -> str:
+        return f"task {self.task!r}: its outputs {self.text}"
 
 
-def _output_problem(certificate: Certificate, sequence: TaskSequence, task: TaskId, certified: TaskCertificate) -> str:
-    """Return what is wrong with a task's outputs on the canary inputs; an empty text if nothing is."""
+def _output_problems(certificate: Certificate, sequence: TaskSequence) -> Iterator[_OutputProblem]:
+    for task in (known for known in certificate.tasks if known in sequence.state.records):
+        problem = _output_problem(certificate, sequence, task)
+        if problem is not None:
+            yield problem
+
+
+def _output_problem(certificate: Certificate, sequence: TaskSequence, task: TaskId) -> _OutputProblem | None:
     try:
         outputs = canary_outputs(sequence, certificate.inputs, task)
     except TraceError as error:
         cause = error.__cause__ or error
-        return f"cannot be computed on the canary inputs ({type(cause).__name__}: {cause})"
+        return _OutputProblem(task, f"cannot be computed on the canary inputs ({type(cause).__name__}: {cause})")
     except ValueError as error:
         raise BadCallError(
             f"Expected the class {error} of the canary inputs to be imported, but it is not there. Import its module "
             "before an audit."
         ) from error
-    return "" if output_digests(outputs) == certified.outputs else "on the canary inputs"
+    found, certified = output_digests(outputs), certificate.tasks[task].outputs
+    if found.keys() != certified.keys():
+        return _OutputProblem(task, f"on the canary inputs are others: {'; '.join(found)}, were {'; '.join(certified)}")
+    return None if found == certified else _OutputProblem(task, "on the canary inputs", rounding=True)
 
 
 # ------------------------------------------------------------------ in words
