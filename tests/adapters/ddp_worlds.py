@@ -129,6 +129,19 @@ def begun(rank: int) -> dict[str, Tensor]:
     return found
 
 
+def certified(rank: int) -> tuple[dict[str, str], tuple[Any, ...]]:
+    """Return the digests of a first task, and what an audit after a second says of it."""
+    session = fh.attach(normed(), {}, images(2, 0))
+    for number in range(2):
+        with session.task(f"task {number}") as task:
+            model = DistributedDataParallel(session.model)
+            optimizer = task.protect(AdamW(session.parameter_groups(lr=1e-2, weight_decay=0.1)))
+            train(session, model, task, optimizer, number, mine(rank))
+        certificate = session.certificate or session.certify(images(3, 99))
+    found, report = certificate.tasks["task 0"], session.audit()
+    return {**found.outputs, **found.tensors}, (report.tasks, report.uncertified, report.outputs)
+
+
 class Poisoned(fh.Measure):
     """A measure that is not finite on the second rank alone."""
 

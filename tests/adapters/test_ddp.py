@@ -52,6 +52,12 @@ def test_a_task_begins_with_the_same_numbers_on_all_ranks(ranks: Ranks) -> None:
     assert {"6.weight", "6.bias", "0.hat_gate.embedding"} <= set(first)
 
 
+def test_a_certificate_is_the_same_on_all_ranks(ranks: Ranks) -> None:
+    (first, audit), other = ranks(worlds.certified)
+    assert (first, audit) == other
+    assert audit == (("task 0",), ("task 1",), 1)
+
+
 def test_random_rates_are_the_same_on_all_ranks(ranks: Ranks) -> None:
     first, second = ranks(worlds.rates)
     assert differing(first, second) == []
