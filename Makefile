@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
 EXTRAS_demo := examples
 EXTRAS_reproduce := examples,plot
-EXTRAS_dev := accelerate,cli,dev,docs,examples,lightning,plot
+EXTRAS_dev := accelerate,cli,detection,dev,docs,examples,lightning,plot
 
 # Workers and the matrix library would fight for the same cores: one thread each.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest

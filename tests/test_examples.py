@@ -53,6 +53,17 @@ def shares(line: str) -> list[str]:
 
 
 # ------------------------------------------------------------------ models and loops
+@pytest.mark.filterwarnings("ignore:Encountered more than 100 detections")
+def test_detection(run: Run) -> None:
+    printed = run("detection", "--epochs", "1", "--images", "8", "--test-images", "4")
+    assert (
+        "heads: head.classification_head.cls_logits, head.regression_head.bbox_reg, head.regression_head.bbox_ctrness"
+        in printed
+    )
+    assert len(re.findall(r"^after .*: .*, mAP [\d.-]+$", printed, re.MULTILINE)) == 3
+    assert "labels of the first task bit-identical: yes" in printed
+
+
 def test_plain_loop(run: Run) -> None:
     printed = run("plain_loop", "--epochs", "1")
     assert len(re.findall(r"digits: accuracy [\d.]+%, capacity left [\d.]+%$", printed, re.MULTILINE)) == 3
