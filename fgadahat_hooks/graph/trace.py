@@ -27,6 +27,7 @@ from fgadahat_hooks.graph.tracing.regated_norms import norm_channels
 from fgadahat_hooks.graph.tracing.run import record_forwards
 from fgadahat_hooks.graph.unit_graph import UnitGraph
 from fgadahat_hooks.graph.unreached import Unreached, sort_unreached
+from fgadahat_hooks.layers.without_gate import without_gate
 
 __all__ = ["ExampleInputs", "TraceRequest", "trace", "trace_again"]
 
@@ -65,11 +66,11 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, request: TraceRequest
     found = record_forwards(model, example_inputs, recorder)
     found = _heads(found, request)
     gated = [n for n in request.targets if n not in found.heads and f"{n}.weight" not in found.parameters]
-    _check_any_gated(gated, found.heads, Unreached())
+    _check_any_gated(model, gated, found.heads, Unreached())
     unreached = sort_unreached(recorder, model, gated, found.heads, request.explicit)
     heads = [*found.heads, *unreached.heads]
     gated = [name for name in gated if name not in {*unreached.passed_over, *unreached.heads}]
-    _check_any_gated(gated, heads, unreached)
+    _check_any_gated(model, gated, heads, unreached)
     graph = build_unit_graph(recorder, gated, heads, after_norm=request.after_norm)
     return replace(
         graph,
@@ -131,7 +132,7 @@ def _check_heads_found(found: OutputLayers) -> None:
     )
 
 
-def _check_any_gated(gated: Sequence[str], heads: Sequence[str], unreached: Unreached) -> None:
+def _check_any_gated(model: nn.Module, gated: Sequence[str], heads: Sequence[str], unreached: Unreached) -> None:
     if gated:
         return
     passed = "; ".join(f"'{name}': {reason}" for name, reason in list(unreached.passed_over.items())[:_SHOWN])
@@ -139,4 +140,5 @@ def _check_any_gated(gated: Sequence[str], heads: Sequence[str], unreached: Unre
         f"Expected a layer to gate, but all that gates.targets matches is a head ({', '.join(map(repr, heads))})"
         + (f", or cannot be gated ({passed})" if passed else "")
         + ". Gates stand before the head: name layers there in gates.targets, or the output layer in heads.names."
+        + without_gate(dict(model.named_modules()), {*heads, *unreached.passed_over, *known_layers(model)})
     )

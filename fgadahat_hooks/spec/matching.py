@@ -12,6 +12,7 @@ from torch import nn
 from fgadahat_hooks import registry
 from fgadahat_hooks.errors import MatchError, NoMatchError, UnsupportedLayerError
 from fgadahat_hooks.layers import layer_type_of, refusal_of
+from fgadahat_hooks.layers.without_gate import without_gate
 from fgadahat_hooks.registry import nearest
 from fgadahat_hooks.spec.patterns import REGEX_PREFIX, RULE, compile_pattern, is_glob
 
@@ -148,7 +149,8 @@ class _LayerNames:
         if picked:
             return picked
         found = f"only {self._with_class(list(self.layers))}" if self.layers else "no layer that can be gated"
-        raise NoMatchError(f"expected layers for the shorthand {shorthand!r}, but the model has {found}.")
+        why = without_gate(self.modules, self.layers)
+        raise NoMatchError(f"expected layers for the shorthand {shorthand!r}, but the model has {found}.{why}")
 
     def _pick_many(self, pattern: str) -> list[str]:
         matched = self._matched(pattern)
